@@ -1,0 +1,1 @@
+//! Streams in the ledger's own store.

@@ -1,0 +1,1 @@
+//! HTTP: an ingress that takes events, a webhook that is written to.

@@ -1,0 +1,53 @@
+//! What the pipeline needs of a plugin: run one attempt, say what came of it. Only files below this one know wasmtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::event::Event;
+use crate::ledger::{Effects, StateReader};
+use crate::outcome::Outcome;
+
+/// Runs attempts of one consumer's plugin. One per consumer; tasks share it.
+pub trait Handler: Send + Sync {
+    /// Runs one attempt to its end. Never panics and never outlives `call.deadline` by more than 50 ms: whatever the guest does ends
+    /// as an [`Outcome`] of this one event.
+    ///
+    /// # Cancellation
+    /// Safe: the instance is dropped, its effects vanish.
+    fn attempt<'a>(&'a self, call: Call<'a>) -> BoxFuture<'a, Attempted>;
+
+    /// The plugin's digest: `sha256:` and 64 hex digits.
+    fn revision(&self) -> Arc<str>;
+}
+
+/// One call of the plugin.
+pub struct Call<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// Counted from 1, over restarts.
+    pub attempt: u32,
+    /// When the attempt must have ended.
+    pub deadline: Instant,
+    /// The event's ordering key, as text where it is text.
+    pub key: &'a str,
+    /// The same for every attempt of this event by this consumer: for calls to others that can dedupe.
+    pub idempotency_key: &'a str,
+    /// Committed state of this consumer; what the attempt reads through it is validated at commit.
+    pub state: &'a dyn StateReader,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub struct Attempted {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it would do; empty unless the outcome is [`Outcome::Succeeded`].
+    pub effects: Effects,
+    /// How long the guest ran.
+    pub duration: Duration,
+    /// The most linear memory the guest held, in bytes.
+    pub memory: u64,
+}
