@@ -36,7 +36,7 @@ pub trait Ledger: Send + Sync {
     /// [`Error::Unavailable`]: whether they are durable is unknown; write the same entries again.
     fn write(
         &self,
-        entries: Vec<Entry>,
+        entries: Arc<Vec<Entry>>,
     ) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
 
     /// Reads committed state.
@@ -171,6 +171,18 @@ impl RecordKey {
             stream.as_str().as_bytes(),
             &position.0.to_be_bytes(),
         ]))
+    }
+
+    /// The key of an event whose id was used before for other data.
+    #[must_use]
+    pub fn of_conflict(record: Self, payload: PayloadHash) -> Self {
+        Self(digest(&[b"\0conflict", &record.0, &payload.0.to_be_bytes()]))
+    }
+
+    /// The key of an output that its broker refuses.
+    #[must_use]
+    pub fn of_output(id: &str) -> Self {
+        Self(digest(&[b"\0output", id.as_bytes()]))
     }
 
     /// The id of the event's output number `index`: a pure function of consumer, event and index, so that publishing it again after
@@ -439,10 +451,16 @@ pub struct ParkedLane {
 pub struct ParkedEvent {
     /// Its place.
     pub id: ParkedId,
+    /// What its event is known by.
+    pub record: RecordKey,
     /// Where it came from.
     pub position: Position,
     /// As it arrived.
     pub message: Message,
+    /// The attempts that failed so far.
+    pub history: Box<History>,
+    /// How often an attempt began that a host did not survive.
+    pub started: u32,
 }
 
 /// What a dead letter is known by: the record of its event, or for a conflict, that of its place. The same event is the same dead letter.
