@@ -108,9 +108,14 @@ impl Metrics {
     #[must_use]
     pub fn consumer(&self, name: &Name) -> Consumer {
         let families = &self.0;
-        let by = ByConsumer { consumer: name.to_string() };
+        let by = ByConsumer {
+            consumer: name.to_string(),
+        };
         let outcome = |family: &Family<ByOutcome, Counter>, outcome| {
-            family.get_or_create_owned(&ByOutcome { consumer: name.to_string(), outcome })
+            family.get_or_create_owned(&ByOutcome {
+                consumer: name.to_string(),
+                outcome,
+            })
         };
         Consumer {
             name: name.clone(),
@@ -140,7 +145,9 @@ impl Metrics {
     /// The handles of one stream that is written.
     #[must_use]
     pub fn stream(&self, name: &Name) -> Stream {
-        let by = ByStream { stream: name.to_string() };
+        let by = ByStream {
+            stream: name.to_string(),
+        };
         Stream {
             name: name.clone(),
             outbox: self.0.outbox.get_or_create_owned(&by),
@@ -168,23 +175,65 @@ impl Default for Metrics {
 impl Families {
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register("deliveries", "Deliveries, by what became of them", self.deliveries.clone());
+        registry.register(
+            "deliveries",
+            "Deliveries, by what became of them",
+            self.deliveries.clone(),
+        );
         registry.register("attempts", "Calls of plugins, by how they ended", self.attempts.clone());
-        registry.register("dead_letters", "Events that became dead letters, by reason", self.dead.clone());
+        registry.register(
+            "dead_letters",
+            "Events that became dead letters, by reason",
+            self.dead.clone(),
+        );
         registry.register("emitted", "Events emitted and committed", self.emitted.clone());
-        registry.register_with_unit("attempt", "How long calls of plugins ran", Unit::Seconds, self.attempt_seconds.clone());
-        registry.register_with_unit("event", "From taking a delivery to settling it", Unit::Seconds, self.event_seconds.clone());
+        registry.register_with_unit(
+            "attempt",
+            "How long calls of plugins ran",
+            Unit::Seconds,
+            self.attempt_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "event",
+            "From taking a delivery to settling it",
+            Unit::Seconds,
+            self.event_seconds.clone(),
+        );
         registry.register("lanes", "Keys with events in memory or parked", self.lanes.clone());
         registry.register("in_flight", "Deliveries taken and not settled", self.in_flight.clone());
-        registry.register("in_flight_bytes", "Bytes of deliveries taken and not settled", self.held_bytes.clone());
+        registry.register(
+            "in_flight_bytes",
+            "Bytes of deliveries taken and not settled",
+            self.held_bytes.clone(),
+        );
         registry.register("parked", "Events waiting in the ledger", self.parked.clone());
-        registry.register("subscribed", "Whether the consumer's subscription is open", self.subscribed.clone());
-        registry.register("breaker", "The breaker: 0 closed, 1 half open, 2 open", self.breaker.clone());
-        registry.register("state_conflicts", "Attempts run again because state they read had changed", self.conflicts.clone());
-        registry.register("ledger_errors", "Calls of the ledger that failed and were repeated", self.ledger_errors.clone());
+        registry.register(
+            "subscribed",
+            "Whether the consumer's subscription is open",
+            self.subscribed.clone(),
+        );
+        registry.register(
+            "breaker",
+            "The breaker: 0 closed, 1 half open, 2 open",
+            self.breaker.clone(),
+        );
+        registry.register(
+            "state_conflicts",
+            "Attempts run again because state they read had changed",
+            self.conflicts.clone(),
+        );
+        registry.register(
+            "ledger_errors",
+            "Calls of the ledger that failed and were repeated",
+            self.ledger_errors.clone(),
+        );
         registry.register("outbox", "Committed outputs not yet confirmed", self.outbox.clone());
         registry.register("published", "Outputs confirmed by their broker", self.published.clone());
-        registry.register("publish_errors", "Attempts to publish that failed", self.publish_errors.clone());
+        registry.register(
+            "publish_errors",
+            "Attempts to publish that failed",
+            self.publish_errors.clone(),
+        );
         registry.register("ingress", "Events received over HTTP, by outcome", self.ingress.clone());
     }
 }
@@ -269,7 +318,10 @@ impl Consumer {
     }
 
     fn failures(&self, class: Class) -> Counter {
-        let by = ByOutcome { consumer: self.name.to_string(), outcome: class.as_str() };
+        let by = ByOutcome {
+            consumer: self.name.to_string(),
+            outcome: class.as_str(),
+        };
         self.all.0.attempts.get_or_create_owned(&by)
     }
 
@@ -292,7 +344,10 @@ impl Consumer {
     /// An event became a dead letter.
     pub fn dead(&self, event_id: &str, reason: Reason, detail: &str) {
         self.dead_delivery.inc();
-        let by = ByReason { consumer: self.name.to_string(), reason: reason.as_str() };
+        let by = ByReason {
+            consumer: self.name.to_string(),
+            reason: reason.as_str(),
+        };
         self.all.0.dead.get_or_create(&by).inc();
         warn!(consumer = %self.name, event_id, reason = %reason, error = %detail, "event became a dead letter");
     }
@@ -434,7 +489,10 @@ impl Stream {
 impl Metrics {
     /// A request put events on a stream, or did not.
     pub fn ingress(&self, stream: &Name, outcome: &'static str, count: u64) {
-        let by = ByOutcome { consumer: stream.to_string(), outcome };
+        let by = ByOutcome {
+            consumer: stream.to_string(),
+            outcome,
+        };
         self.0.ingress.get_or_create(&by).inc_by(count);
     }
 }

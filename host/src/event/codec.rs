@@ -14,7 +14,7 @@ mod binary;
 mod error;
 mod mapping;
 mod media;
-mod percent;
+pub(crate) mod percent;
 mod place;
 mod structured;
 

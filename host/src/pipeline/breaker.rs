@@ -151,7 +151,10 @@ mod tests {
         for lane in 0..4 {
             assert_eq!(breaker.note(lane, true, now), None, "too few attempts to judge");
         }
-        assert_eq!(breaker.note(4, true, now), Some(Phase::Open(now + Duration::from_secs(5))));
+        assert_eq!(
+            breaker.note(4, true, now),
+            Some(Phase::Open(now + Duration::from_secs(5)))
+        );
     }
 
     #[test]
@@ -186,7 +189,11 @@ mod tests {
         now += Duration::from_secs(5);
         assert_eq!(breaker.phase(now), Phase::HalfOpen);
         let longer = now + Duration::from_secs(8);
-        assert_eq!(breaker.note(1, true, now), Some(Phase::Open(longer)), "doubled, up to open_max");
+        assert_eq!(
+            breaker.note(1, true, now),
+            Some(Phase::Open(longer)),
+            "doubled, up to open_max"
+        );
         assert_eq!(breaker.note(1, false, now), None, "a straggler changes nothing");
         assert_eq!(breaker.note(1, false, longer), Some(Phase::Closed));
     }

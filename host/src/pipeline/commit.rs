@@ -87,7 +87,14 @@ impl Dispatcher {
         self.write(steps);
     }
 
-    async fn wrote(&mut self, mut job: Box<Job>, then: Then, entry: &Entry, written: &Written, posts: &mut HashMap<Name, Vec<Posted>>) {
+    async fn wrote(
+        &mut self,
+        mut job: Box<Job>,
+        then: Then,
+        entry: &Entry,
+        written: &Written,
+        posts: &mut HashMap<Name, Vec<Posted>>,
+    ) {
         match then {
             Then::Applied => {
                 let outputs = match &entry.change {
@@ -116,7 +123,11 @@ impl Dispatcher {
                 self.done(job, waits_for, number).await;
             }
             Then::Failed(pause) => {
-                let error = job.history.attempts.last().map(|attempt| attempt.failure.message.clone());
+                let error = job
+                    .history
+                    .attempts
+                    .last()
+                    .map(|attempt| attempt.failure.message.clone());
                 self.tell(&job, "retry", &[], error);
                 self.retry_later(job, pause);
             }
@@ -130,16 +141,26 @@ impl Dispatcher {
 
     /// Collects the rows of an entry for their relays; says how many its delivery waits for, and by what number.
     fn post(&mut self, outputs: &[Output], written: &Written, posts: &mut HashMap<Name, Vec<Posted>>) -> (usize, u64) {
-        let relayed: Vec<&Output> = outputs.iter().filter(|output| self.is_relayed(&output.stream)).collect();
+        let relayed: Vec<&Output> = outputs
+            .iter()
+            .filter(|output| self.is_relayed(&output.stream))
+            .collect();
         let waits = self.parts.consumer.settle == SettleWhen::Confirmed;
         if relayed.is_empty() {
             return (0, 0);
         }
         let (sender, number) = self.number();
         for (output, id) in relayed.iter().zip(&written.rows) {
-            let row = Row { id: RowId(id.0), consumer: self.parts.consumer.name.clone(), output: (*output).clone() };
+            let row = Row {
+                id: RowId(id.0),
+                consumer: self.parts.consumer.name.clone(),
+                output: (*output).clone(),
+            };
             let waiter = waits.then(|| (sender.clone(), number));
-            posts.entry(output.stream.clone()).or_default().push(Posted { row, waiter });
+            posts
+                .entry(output.stream.clone())
+                .or_default()
+                .push(Posted { row, waiter });
         }
         (if waits { relayed.len() } else { 0 }, number)
     }
@@ -178,7 +199,7 @@ impl Dispatcher {
                     // It was not the head of its lane.
                     Then::Parked => {
                         self.forget(&job.record);
-                        self.settle((*job).into()).await;
+                        self.settle(job.into()).await;
                     }
                     _ => self.done(job, 0, 0).await,
                 }

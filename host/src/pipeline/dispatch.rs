@@ -100,7 +100,10 @@ impl Dispatcher {
         let (confirm_in, mut confirms) = mpsc::channel(capacity);
         let (settler, orders) = mpsc::channel(capacity);
         let (paused, is_paused) = watch::channel(false);
-        let suspect = until_answered(&parts.metrics, "suspect_until", || parts.ledger.suspect_until(&parts.consumer.name)).await;
+        let suspect = until_answered(&parts.metrics, "suspect_until", || {
+            parts.ledger.suspect_until(&parts.consumer.name)
+        })
+        .await;
         let intake = Intake {
             consumer: parts.consumer.clone(),
             broker: parts.broker.clone(),
@@ -111,7 +114,12 @@ impl Dispatcher {
             metrics: parts.metrics.clone(),
             clock: parts.clock.clone(),
         };
-        let settling = tokio::spawn(settle::run(orders, budget.clone(), parts.metrics.clone(), parts.clock.clone()));
+        let settling = tokio::spawn(settle::run(
+            orders,
+            budget.clone(),
+            parts.metrics.clone(),
+            parts.clock.clone(),
+        ));
         let mut dispatcher = Self {
             bench: Bench {
                 handler: parts.handler.clone(),
@@ -144,10 +152,15 @@ impl Dispatcher {
             parts,
         };
         // What is parked is known before anything newer arrives: a later event of a parked key must queue behind it.
-        let lanes = until_answered(&dispatcher.parts.metrics, "lanes", || dispatcher.parts.parking.lanes(&dispatcher.parts.consumer.name)).await;
+        let lanes = until_answered(&dispatcher.parts.metrics, "lanes", || {
+            dispatcher.parts.parking.lanes(&dispatcher.parts.consumer.name)
+        })
+        .await;
         dispatcher.know_lanes(lanes);
         let intake = tokio::spawn(intake.run(suspect));
-        dispatcher.work(&mut control, &mut arrivals, &mut finished, &mut confirms, &intake).await;
+        dispatcher
+            .work(&mut control, &mut arrivals, &mut finished, &mut confirms, &intake)
+            .await;
         intake.abort();
         dispatcher.finish(arrivals, settling).await
     }
@@ -235,12 +248,17 @@ impl Dispatcher {
     }
 
     fn show_levels(&self) {
-        self.parts.metrics.levels(self.lanes.len(), self.budget.used(), self.lanes.parked());
+        self.parts
+            .metrics
+            .levels(self.lanes.len(), self.budget.used(), self.lanes.parked());
     }
 
     fn wake_at(&mut self) -> Instant {
         let now = self.now();
-        let mut at = self.timers.peek().map_or(now + Duration::from_secs(3600), |Reverse((at, _))| *at);
+        let mut at = self
+            .timers
+            .peek()
+            .map_or(now + Duration::from_secs(3600), |Reverse((at, _))| *at);
         if let Phase::Open(until) = self.breaker.phase(now) {
             at = at.min(until);
         }
@@ -268,7 +286,8 @@ impl Dispatcher {
             Phase::Open(_) => true,
             Phase::HalfOpen => self.lanes.is_ready() || self.running > 0,
         };
-        self.paused.send_if_modified(|is_paused| std::mem::replace(is_paused, pause) != pause);
+        self.paused
+            .send_if_modified(|is_paused| std::mem::replace(is_paused, pause) != pause);
     }
 
     async fn arrive(&mut self, arrival: Arrival) {
@@ -417,7 +436,12 @@ impl Dispatcher {
         let Finished { mut job, attempted, at } = finished;
         let now = self.now();
         self.attempt_time = (self.attempt_time * 7 + attempted.duration) / 8;
-        self.parts.metrics.attempted(&job.event.id, job.history.failed + 1, &attempted.outcome, attempted.duration);
+        self.parts.metrics.attempted(
+            &job.event.id,
+            job.history.failed + 1,
+            &attempted.outcome,
+            attempted.duration,
+        );
         if let Some(is_failure) = is_failure(&attempted.outcome) {
             let lane = xxhash_rust::xxh3::xxh3_64(&job.lane.0);
             if let Some(phase) = self.breaker.note(lane, is_failure, now) {
@@ -425,7 +449,13 @@ impl Dispatcher {
             }
         }
         let phase = self.breaker.phase(now);
-        let verdict = verdict(&attempted.outcome, job.history.failed, &self.parts.consumer.retry, phase, self.parts.clock.random());
+        let verdict = verdict(
+            &attempted.outcome,
+            job.history.failed,
+            &self.parts.consumer.retry,
+            phase,
+            self.parts.clock.random(),
+        );
         if let Outcome::Failed(failure) = &attempted.outcome
             && verdict != Verdict::Hold
         {
@@ -474,18 +504,30 @@ impl Dispatcher {
 
     fn apply(&self, job: Box<Job>, effects: Effects) -> Step {
         let entry = self.entry(&job, Change::Applied(effects));
-        Step { job, entry, then: Then::Applied }
+        Step {
+            job,
+            entry,
+            then: Then::Applied,
+        }
     }
 
     fn fail(&self, mut job: Box<Job>, pause: Duration) -> Step {
         job.history.next_at = self.parts.clock.wall().after(pause);
         let entry = self.entry(&job, Change::Failed(job.history.clone()));
-        Step { job, entry, then: Then::Failed(pause) }
+        Step {
+            job,
+            entry,
+            then: Then::Failed(pause),
+        }
     }
 
     fn begin(&self, job: Box<Job>) -> Step {
         let entry = self.entry(&job, Change::Started);
-        Step { job, entry, then: Then::Started }
+        Step {
+            job,
+            entry,
+            then: Then::Started,
+        }
     }
 
     pub(super) fn bury(&self, job: Box<Job>, reason: Reason, detail: &str) -> Step {
@@ -496,12 +538,25 @@ impl Dispatcher {
             (letter.event, letter.kind) = (None, None);
         }
         let entry = letter::entry(&job, &self.parts.consumer, letter);
-        Step { job, entry, then: Then::Dead(reason) }
+        Step {
+            job,
+            entry,
+            then: Then::Dead(reason),
+        }
     }
 
     pub(super) fn conflict(&self, job: Box<Job>) -> Step {
-        let entry = letter::conflict(&job, &self.parts.consumer, &self.bench.handler.revision(), self.parts.clock.wall());
-        Step { job, entry, then: Then::Dead(Reason::IdConflict) }
+        let entry = letter::conflict(
+            &job,
+            &self.parts.consumer,
+            &self.bench.handler.revision(),
+            self.parts.clock.wall(),
+        );
+        Step {
+            job,
+            entry,
+            then: Then::Dead(Reason::IdConflict),
+        }
     }
 
     pub(super) fn entry(&self, job: &Job, change: Change) -> Entry {
@@ -565,7 +620,9 @@ impl Dispatcher {
 
     async fn confirmed(&mut self, numbers: &[u64]) {
         for number in numbers {
-            let Some((_, rows)) = self.unconfirmed.get_mut(number) else { continue };
+            let Some((_, rows)) = self.unconfirmed.get_mut(number) else {
+                continue;
+            };
             *rows -= 1;
             if *rows == 0
                 && let Some((spent, _)) = self.unconfirmed.remove(number)
@@ -575,7 +632,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) async fn settle(&self, spent: Spent) {
+    pub(super) async fn settle(&mut self, spent: Spent) {
         if spent.receipt.is_some() {
             // The settler outlives the dispatcher's work; its queue has room for the whole budget.
             let _ = self.settler.send(Order::Settle(spent, Settlement::Done)).await;
@@ -642,7 +699,12 @@ fn unfit(job: &Job) -> Option<(Reason, String)> {
     }
     // Three hosts: one that had no record of it yet, and two that had.
     let is_deadly = job.is_suspect && job.started >= 2;
-    is_deadly.then(|| (Reason::HostCrash, "three hosts stopped uncleanly while they handled this event".to_owned()))
+    is_deadly.then(|| {
+        (
+            Reason::HostCrash,
+            "three hosts stopped uncleanly while they handled this event".to_owned(),
+        )
+    })
 }
 
 /// Whether an outcome says something of the plugin as a whole, and what.

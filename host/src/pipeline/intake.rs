@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::budget::Budget;
-use super::until_answered;
 use super::job::Job;
 use super::letter;
+use super::until_answered;
 use crate::broker::{Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
 use crate::clock::Clock;
 use crate::event::codec::{self, Binding};
@@ -82,12 +82,11 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Takes until it is cancelled or the dispatcher is gone.
+    /// Takes until it is cancelled or the dispatcher is gone. Events up to `suspect` may be what an earlier host died of.
     ///
     /// # Cancellation
     /// Safe: what was taken and not handed over is given again by the broker.
-    pub async fn run(self) {
-        let suspect = until_answered(&self.metrics, "suspect_until", || self.ledger.suspect_until(&self.consumer.name)).await;
+    pub async fn run(self, suspect: Option<Position>) {
         let mut marked = suspect;
         loop {
             let (mut source, settle) = self.subscribe().await;
@@ -119,7 +118,12 @@ impl Intake {
     }
 
     /// Takes from an open source for ever; `None` when the dispatcher is gone.
-    async fn take(&self, source: &mut dyn Source, suspect: Option<Position>, marked: &mut Option<Position>) -> Option<()> {
+    async fn take(
+        &self,
+        source: &mut dyn Source,
+        suspect: Option<Position>,
+        marked: &mut Option<Position>,
+    ) -> Option<()> {
         let mut paused = self.paused.clone();
         let mut pause = PAUSE_MIN;
         loop {
@@ -148,16 +152,24 @@ impl Intake {
 
     /// Before anything of a batch can run, the ledger knows that it may have been taken: a host that dies of it finds it.
     async fn mark(&self, deliveries: &[Delivery], marked: &mut Option<Position>) {
-        let Some(last) = deliveries.iter().map(|delivery| delivery.position).max() else { return };
+        let Some(last) = deliveries.iter().map(|delivery| delivery.position).max() else {
+            return;
+        };
         if marked.is_none_or(|marked| last > marked) {
             let ahead = Position(last.0.saturating_add(MARK_AHEAD));
-            until_answered(&self.metrics, "mark_taken", || self.ledger.mark_taken(&self.consumer.name, ahead)).await;
+            until_answered(&self.metrics, "mark_taken", || {
+                self.ledger.mark_taken(&self.consumer.name, ahead)
+            })
+            .await;
             *marked = Some(ahead);
         }
     }
 
     async fn look_at(&self, deliveries: Vec<Delivery>, suspect: Option<Position>) -> Vec<Arrived> {
-        let arrived: Vec<Arrived> = deliveries.into_iter().map(|delivery| self.open(delivery, suspect)).collect();
+        let arrived: Vec<Arrived> = deliveries
+            .into_iter()
+            .map(|delivery| self.open(delivery, suspect))
+            .collect();
         let keys: Vec<RecordKey> = arrived.iter().filter_map(asked).collect();
         if keys.is_empty() {
             return arrived;
@@ -173,12 +185,22 @@ impl Intake {
 
     /// Decodes a delivery and sorts it.
     fn open(&self, delivery: Delivery, suspect: Option<Position>) -> Arrived {
-        let Delivery { message, position, taken, receipt } = delivery;
+        let Delivery {
+            message,
+            position,
+            taken,
+            receipt,
+        } = delivery;
         let stream = &self.consumer.reads;
         let is_suspect = suspect.is_some_and(|suspect| position <= suspect);
-        let origin = Origin { position, taken, receipt: Some(receipt), is_suspect };
-        match codec::decode(&message, Binding::of(&stream.broker), stream.mapping.as_ref()) {
-            Ok(event) if self.wants(&event) => match key::of(&event, &self.consumer.key) {
+        let origin = Origin {
+            position,
+            taken,
+            receipt: Some(receipt),
+            is_suspect,
+        };
+        match codec::decode(&message, Binding::of(&stream.broker.kind), stream.mapping.as_ref()) {
+            Ok(event) if self.wants(&event) => match key::key(&event, &self.consumer.key) {
                 Ok(lane) => {
                     let record = RecordKey::of(&self.consumer.name, &event);
                     Arrived::Fresh(job(event, message, lane, record, origin))
@@ -190,7 +212,10 @@ impl Intake {
                 }
             },
             Ok(_) => Arrived::Unwanted(Spent {
-                weight: Room { count: 1, bytes: message.size() },
+                weight: Room {
+                    count: 1,
+                    bytes: message.size(),
+                },
                 receipt: origin.receipt,
                 taken,
             }),
@@ -265,10 +290,17 @@ pub(super) fn judge(arrived: Arrived, known: Known) -> Arrived {
 
 impl From<Box<Job>> for Spent {
     fn from(job: Box<Job>) -> Self {
-        Self { weight: job.weight(), receipt: job.receipt, taken: job.taken }
+        Self {
+            weight: job.weight(),
+            receipt: job.receipt,
+            taken: job.taken,
+        }
     }
 }
 
 fn weight(deliveries: &[Delivery]) -> Room {
-    Room { count: deliveries.len(), bytes: deliveries.iter().map(|delivery| delivery.message.size()).sum() }
+    Room {
+        count: deliveries.len(),
+        bytes: deliveries.iter().map(|delivery| delivery.message.size()).sum(),
+    }
 }

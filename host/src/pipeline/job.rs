@@ -48,7 +48,10 @@ impl Job {
     #[must_use]
     pub fn weight(&self) -> Room {
         match self.receipt {
-            Some(_) => Room { count: 1, bytes: self.message.size() },
+            Some(_) => Room {
+                count: 1,
+                bytes: self.message.size(),
+            },
             None => Room { count: 0, bytes: 0 },
         }
     }

@@ -130,7 +130,9 @@ impl Lanes {
 
     /// The running head comes back, to run again later.
     pub fn wait(&mut self, mut job: Box<Job>, until: Instant, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&job.lane) else { return };
+        let Some(lane) = self.lanes.get_mut(&job.lane) else {
+            return;
+        };
         let since = *job.waiting_since.get_or_insert(now);
         job.is_head = false;
         lane.queue.push_front(job);
@@ -139,7 +141,9 @@ impl Lanes {
 
     /// Lets the head wait if it is this event and does not run yet; says whether it does.
     pub fn hold_head(&mut self, key: &LaneKey, record: RecordKey, until: Instant, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get_mut(key) else { return false };
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return false;
+        };
         let is_head = lane.head == Head::Ready && lane.queue.front().is_some_and(|job| job.record == record);
         if is_head {
             lane.head = Head::Waiting { until, since: now };
@@ -172,11 +176,12 @@ impl Lanes {
 
     /// Lets a lane run from memory again, if nothing of it is in the ledger any more; says whether it does.
     pub fn unpark(&mut self, key: &LaneKey) -> bool {
-        let Some(lane) = self.lanes.get_mut(key) else { return true };
-        let is_empty = lane
-            .parked
-            .as_ref()
-            .is_none_or(|parked| parked.waiting == 0 && parked.moving == 0 && parked.held_by.is_none() && !parked.loading);
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return true;
+        };
+        let is_empty = lane.parked.as_ref().is_none_or(|parked| {
+            parked.waiting == 0 && parked.moving == 0 && parked.held_by.is_none() && !parked.loading
+        });
         if is_empty {
             lane.parked = None;
             if lane.head == Head::Absent {
@@ -199,7 +204,10 @@ impl Lanes {
     /// Lanes that wait for a dead letter.
     pub fn held(&self) -> impl Iterator<Item = &LaneKey> {
         let is_held = |lane: &Lane| lane.parked.as_ref().is_some_and(|parked| parked.held_by.is_some());
-        self.lanes.iter().filter(move |(_, lane)| is_held(lane)).map(|(key, _)| key)
+        self.lanes
+            .iter()
+            .filter(move |(_, lane)| is_held(lane))
+            .map(|(key, _)| key)
     }
 
     /// How many lanes there are.
@@ -211,7 +219,11 @@ impl Lanes {
     /// How many events wait in the ledger.
     #[must_use]
     pub fn parked(&self) -> u64 {
-        self.lanes.values().filter_map(|lane| lane.parked.as_ref()).map(|parked| parked.waiting + parked.moving).sum()
+        self.lanes
+            .values()
+            .filter_map(|lane| lane.parked.as_ref())
+            .map(|parked| parked.waiting + parked.moving)
+            .sum()
     }
 
     /// Takes out everything that does not run.
@@ -230,7 +242,11 @@ impl Lanes {
 
 impl Lane {
     fn empty() -> Self {
-        Self { queue: VecDeque::new(), head: Head::Absent, parked: None }
+        Self {
+            queue: VecDeque::new(),
+            head: Head::Absent,
+            parked: None,
+        }
     }
 
     /// Events in memory that do not run.

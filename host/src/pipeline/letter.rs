@@ -28,7 +28,14 @@ pub fn remember(history: &mut History, attempt: Attempt) {
 
 /// The dead letter of an event.
 #[must_use]
-pub fn of_job(job: &Job, consumer: &plan::Consumer, revision: &str, reason: Reason, detail: &str, now: Timestamp) -> DeadLetter {
+pub fn of_job(
+    job: &Job,
+    consumer: &plan::Consumer,
+    revision: &str,
+    reason: Reason,
+    detail: &str,
+    now: Timestamp,
+) -> DeadLetter {
     DeadLetter {
         id: job.record,
         consumer: consumer.name.clone(),
@@ -71,7 +78,10 @@ pub fn entry(job: &Job, consumer: &plan::Consumer, letter: DeadLetter) -> Entry 
 /// The entry of an event whose id was used before for other data.
 #[must_use]
 pub fn conflict(job: &Job, consumer: &plan::Consumer, revision: &str, now: Timestamp) -> Entry {
-    let detail = format!("source {:?} and id {:?} were used before for an event with other data", job.event.source, job.event.id);
+    let detail = format!(
+        "source {:?} and id {:?} were used before for an event with other data",
+        job.event.source, job.event.id
+    );
     let mut letter = of_job(job, consumer, revision, Reason::IdConflict, &detail, now);
     // Known by its data too: another delivery of it is the same dead letter, the event that took effect is not.
     letter.id = RecordKey::of_conflict(job.record, job.payload);
@@ -82,7 +92,10 @@ pub fn conflict(job: &Job, consumer: &plan::Consumer, revision: &str, now: Times
         payload: job.payload,
         lane: job.lane.clone(),
         parked: job.parked,
-        change: Change::Conflict { letter: Box::new(letter), publish },
+        change: Change::Conflict {
+            letter: Box::new(letter),
+            publish,
+        },
     }
 }
 
@@ -115,7 +128,10 @@ pub fn refused_output(row: &Row, error: &broker::Error, now: Timestamp) -> Entry
         payload: PayloadHash(0),
         lane: row.output.key.clone(),
         parked: None,
-        change: Change::Conflict { letter: Box::new(letter), publish: None },
+        change: Change::Conflict {
+            letter: Box::new(letter),
+            publish: None,
+        },
     }
 }
 
@@ -139,13 +155,17 @@ fn publish(consumer: &plan::Consumer, letter: &DeadLetter) -> Option<Output> {
         ("Tidegate-Last-At", letter.last_at.to_string()),
     ];
     for (name, value) in facts {
-        headers.push(name, codec::percent_encode(&value));
+        headers.push(name, codec::percent::encode(&value));
     }
     Some(Output {
         id: format!("{}-dead", letter.id).into(),
         stream: stream.name.clone(),
         key: letter.lane.clone(),
-        message: Message { subject: place(stream), headers, payload: letter.message.payload.clone() },
+        message: Message {
+            subject: place(stream),
+            headers,
+            payload: letter.message.payload.clone(),
+        },
     })
 }
 
@@ -156,10 +176,13 @@ fn place(stream: &plan::Stream) -> String {
         plan::Place::JetStream(jetstream) => jetstream.subject.as_ref(),
         plan::Place::Path(path) => Some(path),
     };
-    let literals = template.iter().flat_map(|template| &template.parts).filter_map(|part| match part {
-        plan::TemplatePart::Literal(text) => Some(text.as_str()),
-        plan::TemplatePart::Attribute(_) => None,
-    });
+    let literals = template
+        .iter()
+        .flat_map(|template| &template.parts)
+        .filter_map(|part| match part {
+            plan::TemplatePart::Literal(text) => Some(text.as_str()),
+            plan::TemplatePart::Attribute(_) => None,
+        });
     literals.collect()
 }
 

@@ -67,7 +67,9 @@ impl Dispatcher {
     pub(super) fn park_if_long(&mut self, key: &LaneKey) {
         let retry = &self.parts.consumer.retry;
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        let Head::Waiting { until, since } = lane.head else { return };
+        let Head::Waiting { until, since } = lane.head else {
+            return;
+        };
         let is_long = until.saturating_duration_since(since) > retry.park_after;
         if lane.parked.is_none() && (is_long || lane.queued() > retry.park_over.get()) {
             self.park(key);
@@ -76,7 +78,9 @@ impl Dispatcher {
 
     fn park(&mut self, key: &LaneKey) {
         let jobs = self.lanes.park(key);
-        self.parts.metrics.lane_parked(&String::from_utf8_lossy(&key.0), jobs.len());
+        self.parts
+            .metrics
+            .lane_parked(&String::from_utf8_lossy(&key.0), jobs.len());
         for job in jobs {
             match job.parked {
                 None => self.moving.push(job),
@@ -96,7 +100,11 @@ impl Dispatcher {
         let jobs: Vec<_> = self.moving.drain(..count).collect();
         let steps = jobs.into_iter().map(|job| {
             let change = Change::Parked(Box::new(job.message.clone()), job.position);
-            Step { entry: self.entry(&job, change), job, then: Then::Parked }
+            Step {
+                entry: self.entry(&job, change),
+                job,
+                then: Then::Parked,
+            }
         });
         let steps = steps.collect();
         self.write(steps);
@@ -112,7 +120,7 @@ impl Dispatcher {
             parked.moving = parked.moving.saturating_sub(1);
             parked.waiting += 1;
         }
-        self.settle((*job).into()).await;
+        self.settle(job.into()).await;
         self.tend(&key);
     }
 
@@ -178,7 +186,9 @@ impl Dispatcher {
 
     pub(super) fn loaded(&mut self, loaded: Loaded) {
         let Loaded { lane: key, events } = loaded;
-        let Some(parked) = self.lanes.get_mut(&key).and_then(|lane| lane.parked.as_mut()) else { return };
+        let Some(parked) = self.lanes.get_mut(&key).and_then(|lane| lane.parked.as_mut()) else {
+            return;
+        };
         parked.loading = false;
         let held_by = parked.held_by;
         if events.is_empty() {
@@ -188,7 +198,9 @@ impl Dispatcher {
             return;
         }
         // A held lane runs only the event that it is held for, once that was redriven to its front.
-        let events = events.into_iter().take_while(|event| held_by.is_none_or(|held_by| event.record == held_by));
+        let events = events
+            .into_iter()
+            .take_while(|event| held_by.is_none_or(|held_by| event.record == held_by));
         let events: Vec<ParkedEvent> = events.collect();
         let mut jobs = Vec::new();
         for event in events {
@@ -204,7 +216,11 @@ impl Dispatcher {
     /// Makes an event of what is in the parking. What can't be decoded stays what it was: its attempt is to be buried again.
     fn unpack(&self, event: ParkedEvent, lane: &LaneKey) -> Box<Job> {
         let stream = &self.parts.consumer.reads;
-        let decoded = codec::decode(&event.message, Binding::of(&stream.broker), stream.mapping.as_ref());
+        let decoded = codec::decode(
+            &event.message,
+            Binding::of(&stream.broker.kind),
+            stream.mapping.as_ref(),
+        );
         let problem = decoded.as_ref().err().map(ToString::to_string);
         let decoded = decoded.unwrap_or_default();
         Box::new(Job {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::letter;
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::clock::Clock;
-use crate::ledger::{Ledger, LaneKey, Outbox, Row, RowId};
+use crate::ledger::{LaneKey, Ledger, Outbox, Row, RowId};
 use crate::metrics;
 use crate::plan;
 
@@ -81,7 +81,10 @@ impl Parts {
     #[must_use]
     pub fn start(self, left: Vec<Row>, capacity: usize) -> (Relay, BoxFuture<'static, ()>) {
         let (sender, receiver) = mpsc::channel(capacity);
-        let relay = Relay { rows: sender, metrics: self.metrics.clone() };
+        let relay = Relay {
+            rows: sender,
+            metrics: self.metrics.clone(),
+        };
         relay.metrics.queued(left.len());
         let mut run = Run {
             pause: PAUSE_MIN,
@@ -149,7 +152,9 @@ impl Run {
     /// Sends what is ready, as far as the publisher can be had.
     async fn publish(&mut self, under_way: &mut FuturesUnordered<BoxFuture<'static, Batch>>) {
         while !self.ready.is_empty() && self.not_before.is_none() && under_way.len() < BATCHES {
-            let Some(publisher) = self.publisher().await else { return };
+            let Some(publisher) = self.publisher().await else {
+                return;
+            };
             let count = self.ready.len().min(BATCH_ROWS);
             let batch: Vec<_> = self.ready.drain(..count).collect();
             let outgoing = batch.iter().map(|posted| outgoing(&posted.row)).collect();
@@ -196,9 +201,11 @@ impl Run {
 
     /// Makes a dead letter of a row that its broker refuses for good; says whether it is durable.
     async fn bury(&self, posted: &Posted, error: &broker::Error) -> bool {
-        let Parts { ledger, clock, metrics, .. } = &self.parts;
+        let Parts {
+            ledger, clock, metrics, ..
+        } = &self.parts;
         let entry = letter::refused_output(&posted.row, error, clock.wall());
-        match ledger.write(vec![entry]).await {
+        match ledger.write(Arc::new(vec![entry])).await {
             Ok(_) => {
                 metrics.refused(&posted.row.output.id, error);
                 // `confirm` counts it off the outbox.
@@ -273,7 +280,11 @@ impl Run {
 }
 
 fn outgoing(row: &Row) -> Outgoing {
-    Outgoing { id: row.output.id.clone(), key: row.output.key.0.clone(), message: row.output.message.clone() }
+    Outgoing {
+        id: row.output.id.clone(),
+        key: row.output.key.0.clone(),
+        message: row.output.message.clone(),
+    }
 }
 
 async fn sleep_until(wake: Option<Instant>) {

@@ -83,11 +83,31 @@ mod tests {
 
     #[test]
     fn a_passing_failure_is_tried_again_until_its_attempts_are_used() {
-        check(Class::Transient, 0, Phase::Closed, Verdict::Retry(Duration::from_millis(100)));
-        check(Class::Transient, 1, Phase::Closed, Verdict::Retry(Duration::from_millis(200)));
-        check(Class::Transient, 2, Phase::Closed, Verdict::Dead(Reason::AttemptsExhausted));
+        check(
+            Class::Transient,
+            0,
+            Phase::Closed,
+            Verdict::Retry(Duration::from_millis(100)),
+        );
+        check(
+            Class::Transient,
+            1,
+            Phase::Closed,
+            Verdict::Retry(Duration::from_millis(200)),
+        );
+        check(
+            Class::Transient,
+            2,
+            Phase::Closed,
+            Verdict::Dead(Reason::AttemptsExhausted),
+        );
         check(Class::Trap, 2, Phase::Closed, Verdict::Dead(Reason::Trap));
-        check(Class::StackOverflow, 7, Phase::Closed, Verdict::Dead(Reason::MemoryLimit));
+        check(
+            Class::StackOverflow,
+            7,
+            Phase::Closed,
+            Verdict::Dead(Reason::MemoryLimit),
+        );
     }
 
     #[test]
