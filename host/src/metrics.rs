@@ -265,7 +265,7 @@ pub struct Consumer {
 }
 
 /// What has become of a consumer's deliveries so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Counts {
     /// Took effect.
     pub committed: u64,

@@ -114,11 +114,33 @@ impl Parts {
     }
 }
 
-impl Pipeline {
+/// Tells a running pipeline things. Cloning is cheap; tasks may share it; it does not keep the pipeline alive.
+#[derive(Clone)]
+pub struct Handle {
+    control: mpsc::Sender<dispatch::Control>,
+}
+
+impl Handle {
     /// Looks at the parking again: dead letters were redriven or purged.
     pub async fn parking_changed(&self) {
         // A pipeline that has stopped looks at the parking when it starts.
         let _ = self.control.send(dispatch::Control::ParkingChanged).await;
+    }
+}
+
+impl Pipeline {
+    /// A handle on it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            control: self.control.clone(),
+        }
+    }
+
+    /// Whether it still runs. It ends by itself only if it panicked.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
     }
 
     /// Stops taking, finishes what runs until `deadline`, hands the rest back, and says what was left.

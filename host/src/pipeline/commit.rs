@@ -17,7 +17,7 @@ use crate::outcome::Reason;
 use crate::plan::{Name, SettleWhen};
 
 /// One event, what is written of it, and what follows when it is durable.
-pub struct Step {
+pub(super) struct Step {
     /// The event.
     pub job: Box<Job>,
     /// What is written.
@@ -28,7 +28,7 @@ pub struct Step {
 
 /// What follows a durable step.
 #[derive(Clone, Copy, Debug)]
-pub enum Then {
+pub(super) enum Then {
     /// It took effect.
     Applied,
     /// It waits for its next attempt.
@@ -42,7 +42,7 @@ pub enum Then {
 }
 
 /// The ledger's answer to a group of steps.
-pub struct Answer {
+pub(super) struct Answer {
     jobs: Vec<(Box<Job>, Then)>,
     entries: Arc<Vec<Entry>>,
     results: Vec<Result<Written, Refused>>,

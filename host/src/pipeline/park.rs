@@ -15,7 +15,7 @@ const LOAD: usize = 16;
 const MOVE: usize = 1_024;
 
 /// Events loaded from the parking.
-pub struct Loaded {
+pub(super) struct Loaded {
     lane: LaneKey,
     events: Vec<ParkedEvent>,
 }

@@ -1,0 +1,360 @@
+//! A running host as its doors see it: what there is, how it fares, and the few things that can be asked of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::{Mutex, broadcast};
+
+use crate::broker::{self, Broker, Outgoing, Publisher};
+use crate::event::Event;
+use crate::event::codec;
+use crate::ledger::{self, DeadFilter, DeadId, DeadLetter, DeadLetters, LaneKey, RecordKey, Redriven};
+use crate::metrics::{self, Counts, Metrics};
+use crate::pipeline::relay::Relay;
+use crate::pipeline::{Handle, Happening};
+use crate::plan::{Name, Plan, Stream};
+
+/// A running host. One per process, shared behind an `Arc`; dropping it stops nothing.
+pub struct Host {
+    /// What it runs.
+    pub plan: Arc<Plan>,
+    /// What it counts.
+    pub metrics: Metrics,
+    pub(super) consumers: BTreeMap<Name, Consumer>,
+    pub(super) relays: HashMap<Name, Relay>,
+    pub(super) dead_letters: Arc<dyn DeadLetters>,
+    pub(super) brokers: BTreeMap<Name, Arc<dyn Broker>>,
+    pub(super) publishers: Mutex<HashMap<Name, Arc<dyn Publisher>>>,
+    pub(super) feed: broadcast::Sender<Happening>,
+}
+
+/// A consumer of a running host.
+pub struct Consumer {
+    /// The digest of its plugin.
+    pub revision: Arc<str>,
+    /// What it counts.
+    pub metrics: metrics::Consumer,
+    /// To tell it things.
+    pub pipeline: Handle,
+}
+
+/// How a consumer fares.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ConsumerStatus {
+    /// Its name.
+    pub consumer: String,
+    /// The stream it reads.
+    pub reads: String,
+    /// The digest of its plugin.
+    pub revision: String,
+    /// Whether its subscription is open.
+    pub subscribed: bool,
+    /// `closed`, `half-open` or `open`.
+    pub breaker: &'static str,
+    /// Deliveries taken and not settled.
+    pub in_flight: i64,
+    /// Events that wait in the ledger.
+    pub parked: i64,
+    /// What has become of its deliveries since the host started.
+    pub counts: Counts,
+}
+
+/// How a stream that is written fares.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct StreamStatus {
+    /// Its name.
+    pub stream: String,
+    /// The broker it is on.
+    pub broker: String,
+    /// Committed outputs that its broker has not confirmed. 0 for logs in the ledger's own store.
+    pub outbox: i64,
+}
+
+/// What was done with dead letters that were asked for.
+#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
+pub struct Done {
+    /// How many it was, or would be.
+    pub count: usize,
+    /// Whether nothing was done, only counted.
+    pub dry_run: bool,
+    /// Each of them.
+    pub letters: Vec<DoneLetter>,
+}
+
+/// What was done with one dead letter.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct DoneLetter {
+    /// Which.
+    pub id: String,
+    /// Whose.
+    pub consumer: String,
+    /// The ordering key of its event.
+    pub key: String,
+    /// How many later events of its key took effect in between.
+    pub applied_meanwhile: u64,
+}
+
+/// An event could not be put on a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// There is no such stream.
+    #[error("no stream {0} in the config")]
+    NoStream(String),
+    /// The event can't be written there.
+    #[error(transparent)]
+    Event(#[from] codec::Error),
+    /// The broker did not take it.
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+}
+
+/// Dead letters in one page of a walk over all that match.
+const PAGE: usize = 500;
+
+impl Host {
+    /// Whether every consumer is subscribed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.consumers.values().all(|consumer| consumer.metrics.is_subscribed())
+    }
+
+    /// How the consumers fare, by name.
+    #[must_use]
+    pub fn consumers(&self) -> Vec<ConsumerStatus> {
+        self.consumers
+            .iter()
+            .map(|(name, consumer)| self.status(name, consumer))
+            .collect()
+    }
+
+    fn status(&self, name: &Name, consumer: &Consumer) -> ConsumerStatus {
+        let metrics = &consumer.metrics;
+        ConsumerStatus {
+            consumer: name.to_string(),
+            reads: self
+                .plan
+                .consumers
+                .get(name)
+                .map(|plan| plan.reads.name.to_string())
+                .unwrap_or_default(),
+            revision: consumer.revision.to_string(),
+            subscribed: metrics.is_subscribed(),
+            breaker: match metrics.breaker_now() {
+                0 => "closed",
+                1 => "half-open",
+                _ => "open",
+            },
+            in_flight: metrics.in_flight_now(),
+            parked: metrics.parked_now(),
+            counts: metrics.counts(),
+        }
+    }
+
+    /// How the streams fare, by name.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamStatus> {
+        let status = |(name, stream): (&Name, &Arc<Stream>)| StreamStatus {
+            stream: name.to_string(),
+            broker: stream.broker.name.to_string(),
+            outbox: self.relays.get(name).map_or(0, Relay::waiting),
+        };
+        self.plan.streams.iter().map(status).collect()
+    }
+
+    /// What becomes of events from now on. Who falls behind by 4,096 misses some.
+    #[must_use]
+    pub fn feed(&self) -> broadcast::Receiver<Happening> {
+        self.feed.subscribe()
+    }
+
+    /// The publisher of a stream, opened at the first use.
+    ///
+    /// # Errors
+    /// What opening it says.
+    pub async fn publisher(&self, stream: &Arc<Stream>) -> Result<Arc<dyn Publisher>, broker::Error> {
+        let mut publishers = self.publishers.lock().await;
+        if let Some(publisher) = publishers.get(&stream.name) {
+            return Ok(publisher.clone());
+        }
+        let broker = self
+            .brokers
+            .get(&stream.broker.name)
+            .ok_or_else(|| broker::Error::Misconfigured {
+                broker: stream.broker.name.clone(),
+                reason: "it is not part of this host".to_owned(),
+            })?;
+        let publisher = broker.publisher(stream.clone()).await?;
+        publishers.insert(stream.name.clone(), publisher.clone());
+        Ok(publisher)
+    }
+
+    /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id
+    /// within the broker's window publishes it once.
+    ///
+    /// # Errors
+    /// [`PublishError`]; of several events, those before the one at fault may have been taken.
+    pub async fn publish(&self, stream: &str, events: &[Event]) -> Result<usize, PublishError> {
+        let no_stream = || PublishError::NoStream(stream.to_owned());
+        let name = Name::new(stream).map_err(|_| no_stream())?;
+        let stream = self.plan.streams.get(&name).ok_or_else(no_stream)?;
+        let publisher = self.publisher(stream).await?;
+        let mut batch = Vec::with_capacity(events.len());
+        for event in events {
+            let record = RecordKey::of(&name, event);
+            batch.push(Outgoing {
+                id: record.to_string().into(),
+                key: event.subject.as_deref().unwrap_or(&event.id).as_bytes().into(),
+                message: codec::encode(event, stream)?,
+            });
+        }
+        for result in publisher.publish(batch).await {
+            result?;
+        }
+        Ok(events.len())
+    }
+
+    /// The dead letters that match, oldest first, at most `limit` after the one given.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub async fn dead_letters(
+        &self,
+        which: &DeadFilter,
+        after: Option<DeadId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ledger::Error> {
+        self.dead_letters.list(which, after, limit).await
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub async fn dead_letter(&self, id: DeadId) -> Result<Option<DeadLetter>, ledger::Error> {
+        self.dead_letters.get(id).await
+    }
+
+    /// Puts dead letters back into their lanes and has their consumers run them.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub async fn redrive(&self, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
+        let done = redrive(self.dead_letters.as_ref(), which, dry_run).await?;
+        self.tell_consumers(&done).await;
+        Ok(done)
+    }
+
+    /// Forgets dead letters; lanes held by them go on.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub async fn purge(&self, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
+        let done = purge(self.dead_letters.as_ref(), which, dry_run).await?;
+        self.tell_consumers(&done).await;
+        Ok(done)
+    }
+
+    async fn tell_consumers(&self, done: &Done) {
+        if done.dry_run {
+            return;
+        }
+        for (name, consumer) in &self.consumers {
+            if done.letters.iter().any(|letter| letter.consumer == name.as_str()) {
+                consumer.pipeline.parking_changed().await;
+            }
+        }
+    }
+}
+
+/// Which dead letters are meant.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// These.
+    Ids(Vec<DeadId>),
+    /// All that match.
+    Matching(DeadFilter),
+}
+
+/// Puts dead letters back into their lanes. Without a running host, they run when it starts.
+///
+/// # Errors
+/// What the ledger says.
+pub async fn redrive(letters: &dyn DeadLetters, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
+    let found = find(letters, which).await?;
+    if dry_run {
+        return Ok(Done::of(found.iter().map(DoneLetter::of), true));
+    }
+    let redriven = letters.redrive(found.iter().map(|letter| letter.id).collect()).await?;
+    Ok(Done::of(redriven.iter().map(DoneLetter::of_redriven), false))
+}
+
+/// Forgets dead letters.
+///
+/// # Errors
+/// What the ledger says.
+pub async fn purge(letters: &dyn DeadLetters, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
+    let found = find(letters, which).await?;
+    if dry_run {
+        return Ok(Done::of(found.iter().map(DoneLetter::of), true));
+    }
+    let purged = letters.purge(found.iter().map(|letter| letter.id).collect()).await?;
+    Ok(Done::of(purged.iter().map(DoneLetter::of), false))
+}
+
+async fn find(letters: &dyn DeadLetters, which: &Which) -> Result<Vec<DeadLetter>, ledger::Error> {
+    let mut found = Vec::new();
+    match which {
+        Which::Ids(ids) => {
+            for id in ids {
+                found.extend(letters.get(*id).await?);
+            }
+        }
+        Which::Matching(filter) => loop {
+            let after = found.last().map(|letter: &DeadLetter| letter.id);
+            let page = letters.list(filter, after, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            found.extend(page);
+            if is_last {
+                break;
+            }
+        },
+    }
+    Ok(found)
+}
+
+impl Done {
+    fn of(letters: impl Iterator<Item = DoneLetter>, dry_run: bool) -> Self {
+        let letters: Vec<DoneLetter> = letters.collect();
+        Self {
+            count: letters.len(),
+            dry_run,
+            letters,
+        }
+    }
+}
+
+impl DoneLetter {
+    fn of(letter: &DeadLetter) -> Self {
+        Self::new(letter.id, &letter.consumer, &letter.lane, letter.applied_meanwhile)
+    }
+
+    fn of_redriven(redriven: &Redriven) -> Self {
+        Self::new(
+            redriven.id,
+            &redriven.consumer,
+            &redriven.lane,
+            redriven.applied_meanwhile,
+        )
+    }
+
+    fn new(id: DeadId, consumer: &Name, lane: &LaneKey, applied_meanwhile: u64) -> Self {
+        let key = String::from_utf8_lossy(&lane.0).into_owned();
+        Self {
+            id: id.to_string(),
+            consumer: consumer.to_string(),
+            key,
+            applied_meanwhile,
+        }
+    }
+}
