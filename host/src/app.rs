@@ -3,6 +3,7 @@
 //! [`Host`] is what the doors (the admin API) see of it.
 
 pub mod connect;
+pub mod dead_letters;
 pub mod host;
 
 pub use host::Host;
