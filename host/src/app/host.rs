@@ -1,10 +1,10 @@
 //! A running host as its doors see it: what there is, how it fares, and the few things that can be asked of it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::broadcast;
 
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
@@ -173,20 +173,26 @@ impl Host {
     /// # Errors
     /// What opening it says.
     pub async fn publisher(&self, stream: &Arc<Stream>) -> Result<Arc<dyn Publisher>, broker::Error> {
-        let mut publishers = self.publishers.lock().await;
-        if let Some(publisher) = publishers.get(&stream.name) {
-            return Ok(publisher.clone());
+        if let Some(publisher) = self.opened(&stream.name) {
+            return Ok(publisher);
         }
-        let broker = self
-            .brokers
-            .get(&stream.broker.name)
-            .ok_or_else(|| broker::Error::Misconfigured {
-                broker: stream.broker.name.clone(),
-                reason: "it is not part of this host".to_owned(),
-            })?;
+        let broker = self.brokers.get(&stream.broker.name).ok_or_else(|| broker::Error::Misconfigured {
+            broker: stream.broker.name.clone(),
+            reason: "it is not part of this host".to_owned(),
+        })?;
         let publisher = broker.publisher(stream.clone()).await?;
-        publishers.insert(stream.name.clone(), publisher.clone());
+        self.publishers().insert(stream.name.clone(), publisher.clone());
         Ok(publisher)
+    }
+
+    /// The publisher of a stream, if it has been opened.
+    #[must_use]
+    pub fn opened(&self, stream: &Name) -> Option<Arc<dyn Publisher>> {
+        self.publishers().get(stream).cloned()
+    }
+
+    fn publishers(&self) -> MutexGuard<'_, HashMap<Name, Arc<dyn Publisher>>> {
+        self.publishers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id
