@@ -136,6 +136,7 @@ impl App {
             metrics,
             consumers,
             relays: relay,
+            ledger: ledger.clone(),
             dead_letters: ledger.clone(),
             brokers,
             publishers: Mutex::default(),

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
 use crate::event::codec;
-use crate::ledger::{self, DeadFilter, DeadId, DeadLetter, DeadLetters, LaneKey, RecordKey, Redriven};
+use crate::ledger::{
+    self, DeadFilter, DeadId, DeadLetter, DeadLetters, LaneKey, Ledger, RecordKey, Redriven, StateBucket, StateKey,
+};
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::relay::Relay;
 use crate::pipeline::{Handle, Happening};
@@ -23,6 +26,7 @@ pub struct Host {
     pub metrics: Metrics,
     pub(super) consumers: BTreeMap<Name, Consumer>,
     pub(super) relays: HashMap<Name, Relay>,
+    pub(super) ledger: Arc<dyn Ledger>,
     pub(super) dead_letters: Arc<dyn DeadLetters>,
     pub(super) brokers: BTreeMap<Name, Arc<dyn Broker>>,
     pub(super) publishers: Mutex<HashMap<Name, Arc<dyn Publisher>>>,
@@ -109,7 +113,7 @@ pub enum PublishError {
     Broker(#[from] broker::Error),
 }
 
-/// Dead letters in one page of a walk over all that match.
+/// Dead letters or state keys in one page of a walk over all that match.
 const PAGE: usize = 500;
 
 impl Host {
@@ -193,6 +197,33 @@ impl Host {
 
     fn publishers(&self) -> MutexGuard<'_, HashMap<Name, Arc<dyn Publisher>>> {
         self.publishers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A broker by its name.
+    #[must_use]
+    pub fn broker(&self, name: &Name) -> Option<&Arc<dyn Broker>> {
+        self.brokers.get(name)
+    }
+
+    /// The committed state of a consumer in one bucket, by key.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub async fn state(&self, consumer: &Name, bucket: &str) -> Result<Vec<(String, Bytes)>, ledger::Error> {
+        let bucket = StateBucket { consumer: consumer.clone(), bucket: bucket.into() };
+        let mut state: Vec<(String, Bytes)> = Vec::new();
+        loop {
+            let after = state.last().map(|(key, _)| key.clone());
+            let page = self.ledger.list_state(&bucket, after.as_deref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            for key in page {
+                let read = self.ledger.read_state(&StateKey { bucket: bucket.clone(), key: key.as_str().into() }).await?;
+                state.extend(read.value.map(|value| (key, value)));
+            }
+            if is_last {
+                return Ok(state);
+            }
+        }
     }
 
     /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id
