@@ -17,6 +17,7 @@
 //! | 503 with `Retry-After` | too many requests are under way, or the broker is away |
 
 mod answer;
+mod connections;
 mod intake;
 
 use std::io;
@@ -35,9 +36,16 @@ use tokio::task::JoinHandle;
 use crate::broker::Publisher;
 use crate::plan;
 use answer::Answer;
+use connections::Bounded;
 
 /// How long a body may take to arrive. A client that sends none holds one of the requests under way meanwhile.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections for each request that may be under way: clients keep idle ones for the next request.
+const CONNECTIONS_PER_REQUEST: usize = 4;
+/// A connection is closed when nothing has come from its client for this long. Longer than any request lasts and than
+/// clients keep idle connections (usually 90 s), so that neither is cut off.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a stream's publisher is found at the moment of a request; `None` while its broker is away.
 pub type Lookup = Arc<dyn Fn(&plan::Stream) -> Option<Arc<dyn Publisher>> + Send + Sync>;
@@ -93,6 +101,8 @@ pub async fn serve(plan: plan::Ingress, lookup: Lookup) -> Result<Serving, Error
     };
     let listener = TcpListener::bind(plan.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let connections_max = plan.concurrency.get().saturating_mul(CONNECTIONS_PER_REQUEST);
+    let listener = Bounded::new(listener, connections_max, IDLE_TIMEOUT);
     let (stop, stopped) = oneshot::channel();
     let service = axum::serve(listener, router(plan, lookup, BODY_TIMEOUT)).with_graceful_shutdown(async {
         stopped.await.ok();
