@@ -1,3 +1,128 @@
-//! The command line.
+//! The command line: what may be said on it, and which command it means. Each command is one file below this one, with its
+//! arguments and what it does; what people read goes to stdout, logs and problems to stderr.
 
+pub mod check;
+pub mod completions;
 pub mod demo;
+pub mod logs;
+pub mod run;
+pub mod schema;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+
+use crate::config::{self, Loaded, Problems};
+
+const EXIT_CODES: &str = "Exit codes:
+  0  it is done, or all is well
+  1  it failed; the last line on stderr says why
+  2  the config or the arguments are wrong; stderr says what and where
+
+Problems have codes; docs/errors.md has what to do for each.";
+
+/// Dispatches broker events to sandboxed WebAssembly plugins, each taking effect once.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The config file.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "TIDEGATE_CONFIG",
+        default_value = "tidegate.toml"
+    )]
+    pub config: PathBuf,
+    /// Print JSON: one object, or one per line where there are many.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How log lines on stderr look. What is logged is set by TIDEGATE_LOG, such as "debug" or "tidegate::broker=trace"; default "info".
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: logs::Format,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service, until SIGTERM or SIGINT.
+    Run(run::Args),
+    /// Prove the config and its plugins; say what would run.
+    Check(check::Args),
+    /// Run the flash sale on the embedded broker, and check from outside that it came out right.
+    Demo(demo::Args),
+    /// Print the JSON Schema of the config file, for editors.
+    Schema(schema::Args),
+    /// Print the completions of a shell.
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What [`Global::report`] tells people.
+    ///
+    /// # Cancellation
+    /// As the command's own.
+    pub async fn run(self, global: &Global) -> anyhow::Result<()> {
+        match self {
+            Self::Run(args) => run::run(&args, global).await,
+            Self::Demo(args) => demo::run(&args, global).await,
+            Self::Check(args) => check::run(&args, global).await,
+            Self::Schema(args) => schema::run(&args),
+            Self::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+impl Global {
+    /// Loads the config with this process's environment, and prints its warnings.
+    ///
+    /// # Errors
+    /// All that is wrong with it; pass it on, [`Global::report`] prints it.
+    pub fn load(&self) -> Result<Loaded, Problems> {
+        let loaded = config::load(&self.config, &|name| std::env::var(name).ok())?;
+        for warning in &loaded.warnings {
+            complain(&warning.to_string());
+        }
+        Ok(loaded)
+    }
+
+    /// Prints why a command failed, and says what the process ends with: 2 if config or arguments are wrong, else 1.
+    #[must_use]
+    pub fn report(&self, error: &anyhow::Error) -> ExitCode {
+        let problems = error.downcast_ref::<Problems>();
+        let text = match problems {
+            Some(problems) if self.json => json!({ "problems": problems }).to_string(),
+            Some(problems) => problems.to_string(),
+            None if self.json => json!({ "error": format!("{error:#}") }).to_string(),
+            None => format!("error: {error:#}"),
+        };
+        complain(&text);
+        ExitCode::from(if problems.is_some() { 2 } else { 1 })
+    }
+}
+
+/// Prints lines for people or programs to stdout. A closed pipe is no failure: whoever reads has seen enough.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
