@@ -439,10 +439,16 @@ pub struct ParkedLane {
 pub struct ParkedEvent {
     /// Its place.
     pub id: ParkedId,
+    /// What it is recorded by: of an event that was put back from the dead letters, the id of its dead letter.
+    pub record: RecordKey,
     /// Where it came from.
     pub position: Position,
     /// As it arrived.
     pub message: Message,
+    /// Its failed attempts so far. Here, because a look-up of its record only says that it is parked.
+    pub history: Option<Box<History>>,
+    /// How often an attempt began and the host died before it ended.
+    pub started: u32,
 }
 
 /// What a dead letter is known by: the record of its event, or for a conflict, that of its place. The same event is the same dead letter.
