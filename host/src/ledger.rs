@@ -5,6 +5,8 @@
 //! one transaction or not at all, and that transaction is refused if the event has taken effect before.
 
 pub mod embedded;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -438,15 +440,15 @@ pub struct ParkedLane {
 pub struct ParkedEvent {
     /// Its place.
     pub id: ParkedId,
-    /// What its event is known by.
+    /// What it is recorded by: of an event that was put back from the dead letters, the id of its dead letter.
     pub record: RecordKey,
     /// Where it came from.
     pub position: Position,
     /// As it arrived.
     pub message: Message,
-    /// The attempts that failed so far.
-    pub history: Box<History>,
-    /// How often an attempt began that a host did not survive.
+    /// Its failed attempts so far. Here, because a look-up of its record only says that it is parked.
+    pub history: Option<Box<History>>,
+    /// How often an attempt began and the host died before it ended.
     pub started: u32,
 }
 
