@@ -102,7 +102,7 @@ impl App {
         let (feed, _) = broadcast::channel(FEED);
 
         let store = open_store(&plan, &clock).await?;
-        let ledger = ledger::embedded::open(store.clone(), logs(&plan))?;
+        let ledger = ledger::embedded::open(store.clone(), logs(&plan));
         let brokers = brokers(&plan, &store, &clock)?;
         let handlers = load_plugins(&plan, &clock).await?;
 

@@ -1,3 +1,5 @@
-//! Every test at the host's public face, in one binary.
+//! Everything that is tested through the host's public face, in one binary.
 
+mod architecture;
 mod brokers;
+mod limits;

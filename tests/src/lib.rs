@@ -1,3 +1,5 @@
-//! What the tests share.
+//! What the tests share: guests, plugins loaded from them, servers.
 
+pub mod guests;
+pub mod plugins;
 pub mod servers;

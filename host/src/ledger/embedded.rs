@@ -66,12 +66,12 @@ impl Ledger for Embedded {
         })
     }
 
-    fn write(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>> {
+    fn write(&self, entries: Arc<Vec<Entry>>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>> {
         let logs = self.logs.clone();
         Box::pin(async move {
             let written = self.store.commit(weight(&entries), move |batch| {
-                let apply = |entry| commit::apply(batch, &logs, entry);
-                entries.into_iter().map(apply).collect()
+                let apply = |entry: &Entry| commit::apply(batch, &logs, entry.clone());
+                entries.iter().map(apply).collect()
             });
             Ok(written.await?)
         })
@@ -104,6 +104,10 @@ impl Ledger for Embedded {
     fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>> {
         let suspect = self.store.suspect_until(consumer).map_err(Error::from);
         Box::pin(std::future::ready(suspect))
+    }
+
+    fn recovered(&self, consumer: &Name) {
+        self.store.recovered(consumer);
     }
 
     fn mark_taken<'a>(&'a self, consumer: &'a Name, upto: Position) -> BoxFuture<'a, Result<(), Error>> {

@@ -239,7 +239,7 @@ impl Sides {
     }
 
     pub(crate) async fn write_all(&self, entries: Vec<Entry>) -> Vec<Result<Written, Refused>> {
-        self.ledger.write(entries).await.unwrap()
+        self.ledger.write(Arc::new(entries)).await.unwrap()
     }
 
     async fn known(&self, number: u8) -> Known {

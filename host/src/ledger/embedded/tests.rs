@@ -101,7 +101,7 @@ async fn a_write_after_the_close_is_unavailable() {
     let mut folder = Folder::new();
     let sides = folder.open().await;
     folder.store.clone().unwrap().close().await.unwrap();
-    let refused = sides.ledger.write(vec![suite::applied(1)]).await;
+    let refused = sides.ledger.write(Arc::new(vec![suite::applied(1)])).await;
     assert!(
         matches!(refused, Err(crate::ledger::Error::Unavailable(_))),
         "{refused:?}"
