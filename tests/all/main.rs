@@ -1,0 +1,3 @@
+//! Every test at the host's public face, in one binary.
+
+mod brokers;
