@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::keys::{self, Key, KeyReader};
 use super::tables::{Table, Tables, tag};
 use super::{Batch, Error, Store, Weight, lock};
+use crate::broker::Room;
 use crate::clock::Timestamp;
 use crate::event::{Headers, Message};
 use crate::plan::{self, Name};
@@ -144,9 +145,10 @@ impl Store {
         Ok(tail)
     }
 
-    /// Messages from a number on, at most `limit`. The first may have a higher number, if the log was trimmed.
-    pub(crate) fn read_log(&self, stream: &Name, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
-        self.read(|tables| tables.log(stream, from).take(limit).collect())
+    /// Messages from a number on, until there is enough; at least one if there is one. The first may have a higher number, if the
+    /// log was trimmed.
+    pub(crate) fn read_log(&self, stream: &Name, from: u64, enough: Room) -> Result<Vec<Entry>, Error> {
+        self.read(|tables| tables.log_batch(stream, from, enough))
     }
 
     /// Where a consumer's reading of a log begins: at its cursor, or, the first time, at the beginning of the log. Durable from
@@ -256,14 +258,22 @@ impl Tables {
             .map_or(Ok(Head::EMPTY), |row| keys::decode(&row))
     }
 
-    fn log(&self, stream: &Name, from: u64) -> impl Iterator<Item = Result<Entry, Error>> {
-        self.log_rows(stream, from).map(|row| {
+    /// As [`Store::read_log`].
+    pub(crate) fn log_batch(&self, stream: &Name, from: u64, enough: Room) -> Result<Vec<Entry>, Error> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for row in self.log_rows(stream, from) {
             let (key, value) = row?;
-            Ok(Entry {
+            bytes += value.len();
+            entries.push(Entry {
                 number: log_number(&key)?,
                 message: decode_entry(&value)?,
-            })
-        })
+            });
+            if bytes >= enough.bytes || entries.len() >= enough.count {
+                break;
+            }
+        }
+        Ok(entries)
     }
 
     fn log_rows(&self, stream: &Name, from: u64) -> super::tables::Rows {

@@ -7,12 +7,18 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 
+use crate::broker::Room;
 use crate::clock::{Clock, Timestamp};
 use crate::ledger::suite::{self, Sides, Stop, Subject, entry, name, output, suite};
 use crate::ledger::{Change, Effects, RowId};
 use crate::store::{Settings, Store};
 
 const RETENTION: Duration = Duration::from_secs(80);
+
+const ROOM: Room = Room {
+    count: 10,
+    bytes: 1 << 20,
+};
 
 /// Ledgers in a folder that goes away with it. Each life begins at a time of its own choice.
 struct Folder {
@@ -89,7 +95,7 @@ async fn outputs_onto_logs_are_appended_and_have_no_rows() {
     drop(sides);
     folder.stop(Stop::Crash).await;
     let store = folder.store();
-    let log = store.read_log(&name("log"), 0, 10).unwrap();
+    let log = store.read_log(&name("log"), 0, ROOM).unwrap();
     let messages: Vec<_> = log.into_iter().map(|entry| entry.message).collect();
     assert_eq!(messages, [output("1-0", "log").message, output("1-2", "log").message]);
     let heads = store.logs().unwrap();
