@@ -197,3 +197,18 @@ pub enum Error {
         reason: String,
     },
 }
+
+impl Error {
+    /// Every code, in the order of `docs/errors.md`.
+    pub const CODES: [&str; 3] = ["broker-unreachable", "broker-refused", "broker-misconfigured"];
+
+    /// The heading in `docs/errors.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "broker-unreachable",
+            Self::Refused { .. } => "broker-refused",
+            Self::Misconfigured { .. } => "broker-misconfigured",
+        }
+    }
+}

@@ -551,3 +551,19 @@ pub enum Error {
         reason: String,
     },
 }
+
+impl Error {
+    /// Every code, in the order of `docs/errors.md`.
+    pub const CODES: [&str; 4] = ["ledger-unavailable", "ledger-locked", "ledger-newer", "ledger-damaged"];
+
+    /// The heading in `docs/errors.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "ledger-unavailable",
+            Self::Locked(_) => "ledger-locked",
+            Self::Newer { .. } => "ledger-newer",
+            Self::Damaged { .. } => "ledger-damaged",
+        }
+    }
+}
