@@ -4,6 +4,7 @@
 //! starts; everything else must be right, or it does not start.
 
 pub mod connect;
+pub mod dead_letters;
 pub mod host;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

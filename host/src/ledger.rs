@@ -193,6 +193,22 @@ impl fmt::Display for RecordKey {
     }
 }
 
+impl std::str::FromStr for RecordKey {
+    type Err = BadRecordKey;
+
+    fn from_str(text: &str) -> Result<Self, BadRecordKey> {
+        let bad = || BadRecordKey(text.chars().take(64).collect());
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        Ok(Self(number.ok_or_else(bad)?.to_be_bytes()))
+    }
+}
+
+/// The text is no id of a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no id of a dead letter: it has 32 hex digits")]
+pub struct BadRecordKey(String);
+
 impl fmt::Debug for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

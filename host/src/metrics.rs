@@ -3,7 +3,7 @@
 //! Counters of a consumer are looked up once, when it starts; on the way of an event they are plain atomic additions. Labels
 //! come from closed lists: consumer and stream names of the config, outcomes, classes and reasons.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -138,6 +138,7 @@ impl Metrics {
             breaker: families.breaker.get_or_create_owned(&by),
             conflicts: families.conflicts.get_or_create_owned(&by),
             ledger_errors: families.ledger_errors.get_or_create_owned(&by),
+            trouble: Arc::default(),
             all: self.clone(),
         }
     }
@@ -261,6 +262,7 @@ pub struct Consumer {
     breaker: Gauge,
     conflicts: Counter,
     ledger_errors: Counter,
+    trouble: Arc<Mutex<Option<String>>>,
     all: Metrics,
 }
 
@@ -386,6 +388,9 @@ impl Consumer {
     /// The subscription opened or was lost.
     pub fn subscribed(&self, is_open: bool) {
         self.subscribed.set(i64::from(is_open));
+        if is_open {
+            self.set_trouble(None);
+        }
     }
 
     /// Whether the subscription is open.
@@ -397,6 +402,17 @@ impl Consumer {
     /// The subscription failed; it is tried again.
     pub fn source_failed(&self, error: &crate::broker::Error) {
         error!(consumer = %self.name, error = %error, "subscription failed: trying again");
+        self.set_trouble(Some(error.to_string()));
+    }
+
+    /// Why the subscription failed last, until it opens.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// The breaker changed.

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use super::dead_letters::{self, Done, Which};
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
 use crate::event::codec;
-use crate::ledger::{
-    self, DeadFilter, DeadId, DeadLetter, DeadLetters, LaneKey, Ledger, RecordKey, Redriven, StateBucket, StateKey,
-};
+use crate::ledger::{self, DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, RecordKey, StateBucket, StateKey};
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::relay::Relay;
 use crate::pipeline::{Handle, Happening};
@@ -24,13 +23,13 @@ pub struct Host {
     pub plan: Arc<Plan>,
     /// What it counts.
     pub metrics: Metrics,
-    pub(super) consumers: BTreeMap<Name, Consumer>,
-    pub(super) relays: HashMap<Name, Relay>,
-    pub(super) ledger: Arc<dyn Ledger>,
-    pub(super) dead_letters: Arc<dyn DeadLetters>,
-    pub(super) brokers: BTreeMap<Name, Arc<dyn Broker>>,
-    pub(super) publishers: Mutex<HashMap<Name, Arc<dyn Publisher>>>,
-    pub(super) feed: broadcast::Sender<Happening>,
+    pub(crate) consumers: BTreeMap<Name, Consumer>,
+    pub(crate) relays: HashMap<Name, Relay>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) dead_letters: Arc<dyn DeadLetters>,
+    pub(crate) brokers: BTreeMap<Name, Arc<dyn Broker>>,
+    pub(crate) publishers: Mutex<HashMap<Name, Arc<dyn Publisher>>>,
+    pub(crate) feed: broadcast::Sender<Happening>,
 }
 
 /// A consumer of a running host.
@@ -54,6 +53,8 @@ pub struct ConsumerStatus {
     pub revision: String,
     /// Whether its subscription is open.
     pub subscribed: bool,
+    /// Why it is not, if that is known.
+    pub trouble: Option<String>,
     /// `closed`, `half-open` or `open`.
     pub breaker: &'static str,
     /// Deliveries taken and not settled.
@@ -75,30 +76,6 @@ pub struct StreamStatus {
     pub outbox: i64,
 }
 
-/// What was done with dead letters that were asked for.
-#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
-pub struct Done {
-    /// How many it was, or would be.
-    pub count: usize,
-    /// Whether nothing was done, only counted.
-    pub dry_run: bool,
-    /// Each of them.
-    pub letters: Vec<DoneLetter>,
-}
-
-/// What was done with one dead letter.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct DoneLetter {
-    /// Which.
-    pub id: String,
-    /// Whose.
-    pub consumer: String,
-    /// The ordering key of its event.
-    pub key: String,
-    /// How many later events of its key took effect in between.
-    pub applied_meanwhile: u64,
-}
-
 /// An event could not be put on a stream.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -113,7 +90,7 @@ pub enum PublishError {
     Broker(#[from] broker::Error),
 }
 
-/// Dead letters or state keys in one page of a walk over all that match.
+/// State keys in one page of a walk over all.
 const PAGE: usize = 500;
 
 impl Host {
@@ -144,6 +121,7 @@ impl Host {
                 .unwrap_or_default(),
             revision: consumer.revision.to_string(),
             subscribed: metrics.is_subscribed(),
+            trouble: metrics.trouble(),
             breaker: match metrics.breaker_now() {
                 0 => "closed",
                 1 => "half-open",
@@ -251,17 +229,18 @@ impl Host {
         Ok(events.len())
     }
 
-    /// The dead letters that match, oldest first, at most `limit` after the one given.
+    /// The dead letters that match, oldest first, at most `limit` after the one given, each as `shown` makes it.
     ///
     /// # Errors
     /// What the ledger says.
-    pub async fn dead_letters(
+    pub async fn dead_letters<T>(
         &self,
         which: &DeadFilter,
         after: Option<DeadId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, ledger::Error> {
-        self.dead_letters.list(which, after, limit).await
+        shown: impl Fn(&DeadLetter) -> T,
+    ) -> Result<Vec<T>, ledger::Error> {
+        dead_letters::list(self.dead_letters.as_ref(), which, after, limit, shown).await
     }
 
     /// One dead letter.
@@ -275,123 +254,30 @@ impl Host {
     /// Puts dead letters back into their lanes and has their consumers run them.
     ///
     /// # Errors
-    /// What the ledger says.
+    /// What the ledger says; some may be back already: asking again does the rest.
     pub async fn redrive(&self, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
-        let done = redrive(self.dead_letters.as_ref(), which, dry_run).await?;
-        self.tell_consumers(&done).await;
-        Ok(done)
+        let done = dead_letters::redrive(self.dead_letters.as_ref(), which, dry_run).await;
+        self.tell_consumers(dry_run).await;
+        done
     }
 
     /// Forgets dead letters; lanes held by them go on.
     ///
     /// # Errors
-    /// What the ledger says.
+    /// As for [`Host::redrive`].
     pub async fn purge(&self, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
-        let done = purge(self.dead_letters.as_ref(), which, dry_run).await?;
-        self.tell_consumers(&done).await;
-        Ok(done)
+        let done = dead_letters::purge(self.dead_letters.as_ref(), which, dry_run).await;
+        self.tell_consumers(dry_run).await;
+        done
     }
 
-    async fn tell_consumers(&self, done: &Done) {
-        if done.dry_run {
+    /// All of them, and after a failure too: it is unknown how far it came, and to look costs little.
+    async fn tell_consumers(&self, dry_run: bool) {
+        if dry_run {
             return;
         }
-        for (name, consumer) in &self.consumers {
-            if done.letters.iter().any(|letter| letter.consumer == name.as_str()) {
-                consumer.pipeline.parking_changed().await;
-            }
-        }
-    }
-}
-
-/// Which dead letters are meant.
-#[derive(Clone, Debug)]
-pub enum Which {
-    /// These.
-    Ids(Vec<DeadId>),
-    /// All that match.
-    Matching(DeadFilter),
-}
-
-/// Puts dead letters back into their lanes. Without a running host, they run when it starts.
-///
-/// # Errors
-/// What the ledger says.
-pub async fn redrive(letters: &dyn DeadLetters, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
-    let found = find(letters, which).await?;
-    if dry_run {
-        return Ok(Done::of(found.iter().map(DoneLetter::of), true));
-    }
-    let redriven = letters.redrive(found.iter().map(|letter| letter.id).collect()).await?;
-    Ok(Done::of(redriven.iter().map(DoneLetter::of_redriven), false))
-}
-
-/// Forgets dead letters.
-///
-/// # Errors
-/// What the ledger says.
-pub async fn purge(letters: &dyn DeadLetters, which: &Which, dry_run: bool) -> Result<Done, ledger::Error> {
-    let found = find(letters, which).await?;
-    if dry_run {
-        return Ok(Done::of(found.iter().map(DoneLetter::of), true));
-    }
-    let purged = letters.purge(found.iter().map(|letter| letter.id).collect()).await?;
-    Ok(Done::of(purged.iter().map(DoneLetter::of), false))
-}
-
-async fn find(letters: &dyn DeadLetters, which: &Which) -> Result<Vec<DeadLetter>, ledger::Error> {
-    let mut found = Vec::new();
-    match which {
-        Which::Ids(ids) => {
-            for id in ids {
-                found.extend(letters.get(*id).await?);
-            }
-        }
-        Which::Matching(filter) => loop {
-            let after = found.last().map(|letter: &DeadLetter| letter.id);
-            let page = letters.list(filter, after, PAGE).await?;
-            let is_last = page.len() < PAGE;
-            found.extend(page);
-            if is_last {
-                break;
-            }
-        },
-    }
-    Ok(found)
-}
-
-impl Done {
-    fn of(letters: impl Iterator<Item = DoneLetter>, dry_run: bool) -> Self {
-        let letters: Vec<DoneLetter> = letters.collect();
-        Self {
-            count: letters.len(),
-            dry_run,
-            letters,
-        }
-    }
-}
-
-impl DoneLetter {
-    fn of(letter: &DeadLetter) -> Self {
-        Self::new(letter.id, &letter.consumer, &letter.lane, letter.applied_meanwhile)
-    }
-
-    fn of_redriven(redriven: &Redriven) -> Self {
-        Self::new(
-            redriven.id,
-            &redriven.consumer,
-            &redriven.lane,
-            redriven.applied_meanwhile,
-        )
-    }
-
-    fn new(id: DeadId, consumer: &Name, lane: &LaneKey, applied_meanwhile: u64) -> Self {
-        let key = String::from_utf8_lossy(&lane.0).into_owned();
-        Self {
-            id: id.to_string(),
-            consumer: consumer.to_string(),
-            key,
-            applied_meanwhile,
+        for consumer in self.consumers.values() {
+            consumer.pipeline.parking_changed().await;
         }
     }
 }
