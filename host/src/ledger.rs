@@ -5,6 +5,8 @@
 //! one transaction or not at all, and that transaction is refused if the event has taken effect before.
 
 pub mod embedded;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -59,6 +61,9 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// [`Error::Unavailable`]
     fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>>;
+
+    /// The consumer has been through everything that it may have had in hand when an earlier host stopped: old records may go again.
+    fn recovered(&self, consumer: &Name);
 
     /// Durably notes, before they are given out, that positions up to this one may be taken.
     ///
@@ -454,15 +459,15 @@ pub struct ParkedLane {
 pub struct ParkedEvent {
     /// Its place.
     pub id: ParkedId,
-    /// What its event is known by.
+    /// What it is recorded by: of an event that was put back from the dead letters, the id of its dead letter.
     pub record: RecordKey,
     /// Where it came from.
     pub position: Position,
     /// As it arrived.
     pub message: Message,
-    /// The attempts that failed so far.
-    pub history: Box<History>,
-    /// How often an attempt began that a host did not survive.
+    /// Its failed attempts so far. Here, because a look-up of its record only says that it is parked.
+    pub history: Option<Box<History>>,
+    /// How often an attempt began and the host died before it ended.
     pub started: u32,
 }
 
@@ -561,4 +566,20 @@ pub enum Error {
         /// What was found.
         reason: String,
     },
+}
+
+impl Error {
+    /// Every code, in the order of `docs/errors.md`.
+    pub const CODES: [&str; 4] = ["ledger-unavailable", "ledger-locked", "ledger-newer", "ledger-damaged"];
+
+    /// The heading in `docs/errors.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "ledger-unavailable",
+            Self::Locked(_) => "ledger-locked",
+            Self::Newer { .. } => "ledger-newer",
+            Self::Damaged { .. } => "ledger-damaged",
+        }
+    }
 }

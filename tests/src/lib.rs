@@ -1,1 +1,5 @@
-//! Tests.
+//! What the tests share: guests, plugins loaded from them, servers.
+
+pub mod guests;
+pub mod plugins;
+pub mod servers;

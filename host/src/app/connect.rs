@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
-use crate::broker::{Broker, Error, Publisher, Subscribed, Subscription};
+use crate::broker::{Broker, Error, Publisher, Subscribed, Subscription, nats};
 use crate::clock::Clock;
 use crate::plan;
 
@@ -28,14 +28,7 @@ impl Connecting {
     }
 
     async fn connected(&self) -> Result<&Arc<dyn Broker>, Error> {
-        self.connected
-            .get_or_try_init(|| async {
-                Err(Error::Misconfigured {
-                    broker: self.plan.name.clone(),
-                    reason: format!("{:?}", self.clock),
-                })
-            })
-            .await
+        self.connected.get_or_try_init(|| nats::connect(&self.plan, self.clock.clone())).await
     }
 }
 

@@ -1,16 +1,17 @@
 //! A running host as its doors see it: what there is, how it fares, and the few things that can be asked of it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::broadcast;
 
 use super::dead_letters::{self, Done, Which};
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
 use crate::event::codec;
-use crate::ledger::{self, DeadFilter, DeadId, DeadLetter, DeadLetters, RecordKey};
+use crate::ledger::{self, DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, RecordKey, StateBucket, StateKey};
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::relay::Relay;
 use crate::pipeline::{Handle, Happening};
@@ -24,6 +25,7 @@ pub struct Host {
     pub metrics: Metrics,
     pub(crate) consumers: BTreeMap<Name, Consumer>,
     pub(crate) relays: HashMap<Name, Relay>,
+    pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
     pub(crate) brokers: BTreeMap<Name, Arc<dyn Broker>>,
     pub(crate) publishers: Mutex<HashMap<Name, Arc<dyn Publisher>>>,
@@ -88,6 +90,9 @@ pub enum PublishError {
     Broker(#[from] broker::Error),
 }
 
+/// State keys in one page of a walk over all.
+const PAGE: usize = 500;
+
 impl Host {
     /// Whether every consumer is subscribed.
     #[must_use]
@@ -150,20 +155,53 @@ impl Host {
     /// # Errors
     /// What opening it says.
     pub async fn publisher(&self, stream: &Arc<Stream>) -> Result<Arc<dyn Publisher>, broker::Error> {
-        let mut publishers = self.publishers.lock().await;
-        if let Some(publisher) = publishers.get(&stream.name) {
-            return Ok(publisher.clone());
+        if let Some(publisher) = self.opened(&stream.name) {
+            return Ok(publisher);
         }
-        let broker = self
-            .brokers
-            .get(&stream.broker.name)
-            .ok_or_else(|| broker::Error::Misconfigured {
-                broker: stream.broker.name.clone(),
-                reason: "it is not part of this host".to_owned(),
-            })?;
+        let broker = self.brokers.get(&stream.broker.name).ok_or_else(|| broker::Error::Misconfigured {
+            broker: stream.broker.name.clone(),
+            reason: "it is not part of this host".to_owned(),
+        })?;
         let publisher = broker.publisher(stream.clone()).await?;
-        publishers.insert(stream.name.clone(), publisher.clone());
+        self.publishers().insert(stream.name.clone(), publisher.clone());
         Ok(publisher)
+    }
+
+    /// The publisher of a stream, if it has been opened.
+    #[must_use]
+    pub fn opened(&self, stream: &Name) -> Option<Arc<dyn Publisher>> {
+        self.publishers().get(stream).cloned()
+    }
+
+    fn publishers(&self) -> MutexGuard<'_, HashMap<Name, Arc<dyn Publisher>>> {
+        self.publishers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A broker by its name.
+    #[must_use]
+    pub fn broker(&self, name: &Name) -> Option<&Arc<dyn Broker>> {
+        self.brokers.get(name)
+    }
+
+    /// The committed state of a consumer in one bucket, by key.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    pub async fn state(&self, consumer: &Name, bucket: &str) -> Result<Vec<(String, Bytes)>, ledger::Error> {
+        let bucket = StateBucket { consumer: consumer.clone(), bucket: bucket.into() };
+        let mut state: Vec<(String, Bytes)> = Vec::new();
+        loop {
+            let after = state.last().map(|(key, _)| key.clone());
+            let page = self.ledger.list_state(&bucket, after.as_deref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            for key in page {
+                let read = self.ledger.read_state(&StateKey { bucket: bucket.clone(), key: key.as_str().into() }).await?;
+                state.extend(read.value.map(|value| (key, value)));
+            }
+            if is_last {
+                return Ok(state);
+            }
+        }
     }
 
     /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id

@@ -23,7 +23,12 @@ pub(super) struct Size(pub(super) u64);
 pub(super) fn period(text: &str) -> Result<Period, String> {
     humantime::parse_duration(text)
         .map(Period)
-        .map_err(|error| format!("\"{text}\" is no duration: {error}"))
+        .map_err(|error| match error {
+            humantime::DurationError::UnknownUnit { unit, .. } if !unit.is_empty() => {
+                format!("\"{text}\" is no duration: there is no unit \"{unit}\"")
+            }
+            _ => format!("\"{text}\" is no duration"),
+        })
 }
 
 /// Reads a range of durations.
@@ -46,11 +51,30 @@ pub(super) fn size(text: &str) -> Result<Size, String> {
 }
 
 /// A duration as one writes it in the config.
+#[must_use]
 pub fn show_period(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace(' ', "")
+    const UNITS: [(&str, u128); 7] = [
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+        ("ns", 1),
+    ];
+    let mut rest = duration.as_nanos();
+    let mut text = String::new();
+    for (name, unit) in UNITS {
+        if rest >= unit {
+            text.push_str(&format!("{}{name}", rest / unit));
+            rest %= unit;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// A size as one writes it in the config.
+#[must_use]
 pub fn show_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     UNITS
@@ -100,7 +124,9 @@ mod tests {
 
     #[test]
     fn quantities_are_shown_as_they_are_written() {
-        assert_eq!(show_period(Duration::from_secs(5_400)), "1h30m");
+        for text in ["0s", "7d", "1h30m", "2m20s", "100ms"] {
+            assert_eq!(show_period(period(text).unwrap().0), text);
+        }
         assert_eq!(show_size(64 << 20), "64MiB");
         assert_eq!(show_size(1_500), "1500B");
     }

@@ -35,7 +35,7 @@ pub(super) struct Named<T>(pub(super) Vec<(Key, At<T>)>);
 /// Text that may hold credentials in front of an `@`: they are never quoted.
 pub(super) struct Location {
     pub(super) text: String,
-    /// The text has variables in it, so that one file can mean another kind of broker elsewhere.
+    /// Its scheme comes from a variable, so that the file can mean another kind of broker elsewhere.
     pub(super) varies: bool,
 }
 
@@ -45,6 +45,35 @@ pub(super) struct Reader<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     section: Vec<String>,
 }
+
+/// How a kind of quantity is written.
+struct Notation<T> {
+    expected: &'static str,
+    parse: fn(&str) -> Result<T, String>,
+    code: Code,
+    hint: &'static str,
+}
+
+const PERIOD: Notation<Period> = Notation {
+    expected: "a duration such as \"30s\"",
+    parse: quantity::period,
+    code: Code::BadDuration,
+    hint: "write a number and a unit: \"100ms\", \"30s\", \"1h30m\", \"7d\"",
+};
+
+const PERIODS: Notation<Periods> = Notation {
+    expected: "a range of durations such as \"100ms..10s\"",
+    parse: quantity::periods,
+    code: Code::BadDuration,
+    hint: "write the shortest and the longest: \"100ms..10s\"",
+};
+
+const SIZE: Notation<Size> = Notation {
+    expected: "a size such as \"64MiB\"",
+    parse: quantity::size,
+    code: Code::BadSize,
+    hint: "write a number and a unit: \"64MiB\", \"10kB\"",
+};
 
 /// A type that a key can have.
 pub(super) trait Written: Sized {
@@ -112,16 +141,18 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn quantity<T>(
-        &mut self,
-        value: &Spanned<DeValue<'_>>,
-        code: Code,
-        parse: fn(&str) -> Result<T, String>,
-        hint: &str,
-    ) -> Option<T> {
+    /// Reads text of which one value can be made.
+    fn quantity<T>(&mut self, value: &Spanned<DeValue<'_>>, notation: &Notation<T>) -> Option<T> {
+        if !value.get_ref().is_str() {
+            return self.wrong_type(value, notation.expected);
+        }
         let text = self.text(value)?;
-        parse(&text)
-            .map_err(|message| self.sheet.error(code, &value.span(), message).hint(hint))
+        (notation.parse)(&text)
+            .map_err(|message| {
+                self.sheet
+                    .error(notation.code, &value.span(), message)
+                    .hint(notation.hint)
+            })
             .ok()
     }
 
@@ -300,8 +331,9 @@ impl Written for Location {
             let start = raw.find("://").map_or(1, |scheme| scheme + 3);
             reader.sheet.conceal(span.start + start..span.start + end);
         }
+        let written = value.get_ref().as_str().unwrap_or_default();
+        let varies = written.split(':').next().is_some_and(|scheme| scheme.contains("${"));
         let text = reader.text(value)?;
-        let varies = raw.contains("${");
         Some(Self { text, varies })
     }
 }
@@ -342,15 +374,13 @@ impl Written for f64 {
 
 impl Written for Period {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let hint = "write a number and a unit: \"100ms\", \"30s\", \"1h30m\", \"7d\"";
-        reader.quantity(value, Code::BadDuration, quantity::period, hint)
+        reader.quantity(value, &PERIOD)
     }
 }
 
 impl Written for Periods {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let hint = "write the shortest and the longest: \"100ms..10s\"";
-        reader.quantity(value, Code::BadDuration, quantity::periods, hint)
+        reader.quantity(value, &PERIODS)
     }
 }
 
@@ -359,8 +389,7 @@ impl Written for Size {
         if value.get_ref().is_integer() {
             return u64::read(value, reader).map(Self);
         }
-        let hint = "write a number and a unit: \"64MiB\", \"10kB\"";
-        reader.quantity(value, Code::BadSize, quantity::size, hint)
+        reader.quantity(value, &SIZE)
     }
 }
 

@@ -26,6 +26,9 @@ fn without_null(schema: &mut Schema) {
             schema.insert("type".to_owned(), only);
         }
     }
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
     let is_null = |option: &Value| option.get("type") == Some(&null);
     if let Some(Value::Array(options)) = schema.get_mut("anyOf") {
         options.retain(|option| !is_null(option));

@@ -108,6 +108,7 @@ impl Dispatcher {
             consumer: parts.consumer.clone(),
             broker: parts.broker.clone(),
             ledger: parts.ledger.clone(),
+            suspect,
             budget: budget.clone(),
             arrivals: arrivals_in,
             paused: is_paused,
@@ -157,7 +158,7 @@ impl Dispatcher {
         })
         .await;
         dispatcher.know_lanes(lanes);
-        let intake = tokio::spawn(intake.run(suspect));
+        let intake = tokio::spawn(intake.run());
         dispatcher
             .work(&mut control, &mut arrivals, &mut finished, &mut confirms, &intake)
             .await;

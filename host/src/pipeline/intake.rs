@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::error::Elapsed;
 
 use super::budget::Budget;
 use super::job::Job;
 use super::letter;
 use super::until_answered;
-use crate::broker::{Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
+use crate::broker::{self, Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
 use crate::clock::Clock;
 use crate::event::codec::{self, Binding};
 use crate::event::{Event, key};
@@ -24,8 +25,13 @@ use crate::plan;
 /// Positions that are marked as taken ahead of those that are, so that the mark costs one durable write per so many events.
 /// After an unclean stop this many events at most are attempted with a record written first.
 const MARK_AHEAD: u64 = 4_096;
+/// A source that gives nothing for this long has given all that there was.
+const CAUGHT_UP: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What the source gave within its time.
+type Taken = Result<Result<Vec<Delivery>, broker::Error>, Elapsed>;
 
 /// What the intake hands to the dispatcher.
 pub enum Arrival {
@@ -69,6 +75,8 @@ pub struct Intake {
     pub broker: Arc<dyn Broker>,
     /// What is asked.
     pub ledger: Arc<dyn Ledger>,
+    /// Events up to here may be what an earlier host died of.
+    pub suspect: Option<Position>,
     /// What it takes from.
     pub budget: Arc<Budget>,
     /// Where arrivals go.
@@ -82,21 +90,15 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Takes until it is cancelled or the dispatcher is gone. Events up to `suspect` may be what an earlier host died of.
+    /// Takes until it is cancelled or the dispatcher is gone.
     ///
     /// # Cancellation
     /// Safe: what was taken and not handed over is given again by the broker.
-    pub async fn run(self, suspect: Option<Position>) {
-        let mut marked = suspect;
-        loop {
-            let (mut source, settle) = self.subscribe().await;
-            if self.arrivals.send(Arrival::Open(settle)).await.is_err() {
-                return;
-            }
+    pub async fn run(self) {
+        let (source, settle) = self.subscribe().await;
+        if self.arrivals.send(Arrival::Open(settle)).await.is_ok() {
             self.metrics.subscribed(true);
-            if self.take(source.as_mut(), suspect, &mut marked).await.is_none() {
-                return;
-            }
+            self.take(source).await;
         }
     }
 
@@ -118,35 +120,46 @@ impl Intake {
     }
 
     /// Takes from an open source for ever; `None` when the dispatcher is gone.
-    async fn take(
-        &self,
-        source: &mut dyn Source,
-        suspect: Option<Position>,
-        marked: &mut Option<Position>,
-    ) -> Option<()> {
+    async fn take(&self, mut source: Box<dyn Source>) -> Option<()> {
         let mut paused = self.paused.clone();
         let mut pause = PAUSE_MIN;
+        let (mut marked, mut recovering) = (self.suspect, self.suspect);
         loop {
             paused.wait_for(|is_paused| !is_paused).await.ok()?;
             let room = self.budget.room().await;
-            let deliveries = match source.next(room).await {
-                Ok(deliveries) => deliveries,
-                Err(error) => {
-                    self.metrics.subscribed(false);
+            let taken = tokio::time::timeout(CAUGHT_UP, source.next(room)).await;
+            self.recover(&taken, &mut recovering);
+            let deliveries = match taken {
+                Err(_) => continue,
+                Ok(Ok(deliveries)) => deliveries,
+                Ok(Err(error)) => {
                     self.metrics.source_failed(&error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     continue;
                 }
             };
-            if pause != PAUSE_MIN || !self.metrics.is_subscribed() {
-                pause = PAUSE_MIN;
-                self.metrics.subscribed(true);
-            }
+            pause = PAUSE_MIN;
+            self.metrics.subscribed(true);
             self.budget.take(weight(&deliveries));
-            self.mark(&deliveries, marked).await;
-            let arrived = self.look_at(deliveries, suspect).await;
+            self.mark(&deliveries, &mut marked).await;
+            let arrived = self.look_at(deliveries).await;
             self.arrivals.send(Arrival::Batch(arrived)).await.ok()?;
+        }
+    }
+
+    /// Notes when everything that an earlier host may have had in hand has come again: the source gives it before anything
+    /// newer, so that a later position, or nothing for a while, says so.
+    fn recover(&self, taken: &Taken, recovering: &mut Option<Position>) {
+        let Some(until) = *recovering else { return };
+        let is_through = match taken {
+            Err(_) => true,
+            Ok(Err(_)) => false,
+            Ok(Ok(deliveries)) => deliveries.iter().any(|delivery| delivery.position > until),
+        };
+        if is_through {
+            *recovering = None;
+            self.ledger.recovered(&self.consumer.name);
         }
     }
 
@@ -165,10 +178,10 @@ impl Intake {
         }
     }
 
-    async fn look_at(&self, deliveries: Vec<Delivery>, suspect: Option<Position>) -> Vec<Arrived> {
+    async fn look_at(&self, deliveries: Vec<Delivery>) -> Vec<Arrived> {
         let arrived: Vec<Arrived> = deliveries
             .into_iter()
-            .map(|delivery| self.open(delivery, suspect))
+            .map(|delivery| self.open(delivery))
             .collect();
         let keys: Vec<RecordKey> = arrived.iter().filter_map(asked).collect();
         if keys.is_empty() {
@@ -184,7 +197,7 @@ impl Intake {
     }
 
     /// Decodes a delivery and sorts it.
-    fn open(&self, delivery: Delivery, suspect: Option<Position>) -> Arrived {
+    fn open(&self, delivery: Delivery) -> Arrived {
         let Delivery {
             message,
             position,
@@ -192,7 +205,7 @@ impl Intake {
             receipt,
         } = delivery;
         let stream = &self.consumer.reads;
-        let is_suspect = suspect.is_some_and(|suspect| position <= suspect);
+        let is_suspect = self.suspect.is_some_and(|suspect| position <= suspect);
         let origin = Origin {
             position,
             taken,

@@ -233,7 +233,7 @@ impl Dispatcher {
             receipt: None,
             parked: Some(event.id),
             taken: self.now(),
-            history: event.history,
+            history: event.history.unwrap_or_default(),
             started: event.started,
             is_suspect: self.was_unclean,
             is_twin: false,

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use super::*;
 use crate::event::{Extension, Value};
 use crate::plan::{
-    Broker, BrokerKind, ContentMode, JetStream, Log, Mapping, Name, Origin, Place, Stream, Template, TemplatePart,
-    Webhook,
+    Broker, BrokerKind, ContentMode, JetStream, Log, Name, Place, Stream, Template, TemplatePart, Webhook,
 };
 
 mod hostile;
+mod mapping;
+mod place;
 mod round_trip;
 
 pub(super) fn name(text: &str) -> Name {
@@ -493,132 +494,6 @@ fn a_batch_is_read_in_order_or_not_at_all() {
     }
     let message = message(&[("content-type", "application/cloudevents-batch+json")], "[]");
     refuses(&message, Binding::Http, "event-unsupported-format", "batch");
-}
-
-fn mapping() -> Mapping {
-    Mapping {
-        id: Origin::Data("/event/id".to_owned()),
-        source: Origin::Fixed("/legacy".to_owned()),
-        kind: Origin::Header("Event-Type".to_owned()),
-        subject: Some(Origin::Subject),
-        datacontenttype: Some("application/json".to_owned()),
-    }
-}
-
-#[test]
-fn a_foreign_message_becomes_an_event_by_mapping() {
-    let payload = r#"{"event":{"id":1234567890123456789012}}"#;
-    let foreign = message(&[("event-type", "created"), ("ce-foo", "x")], payload);
-    let event = decode(&foreign, Binding::Nats, Some(&mapping())).expect("maps");
-    assert_eq!(event.id, "1234567890123456789012");
-    assert_eq!(event.source, "/legacy");
-    assert_eq!(event.kind, "created");
-    assert_eq!(event.subject.as_deref(), Some("orders.created"));
-    assert_eq!(event.datacontenttype.as_deref(), Some("application/json"));
-    assert_eq!(event.data.as_deref(), Some(payload.as_bytes()));
-    assert!(event.extensions.is_empty());
-}
-
-#[test]
-fn a_real_event_needs_no_mapping() {
-    let event = decode(&structured_with(""), Binding::Nats, Some(&mapping())).expect("an event");
-    assert_eq!(event.source, "/mycontext");
-    let mut bare = structured_with("");
-    bare.headers = Headers::default();
-    let event = decode(&bare, Binding::Nats, Some(&mapping())).expect("an event");
-    assert_eq!(event.source, "/mycontext");
-}
-
-#[test]
-fn a_mapping_that_finds_nothing_says_where_it_looked() {
-    let none = message(&[("event-type", "created")], r#"{"event":{"id":null}}"#);
-    let error = decode(&none, Binding::Nats, Some(&mapping())).expect_err("no id");
-    assert_eq!(error.code(), "event-no-origin");
-    assert!(error.to_string().contains("data:/event/id"), "{error}");
-    let none = message(&[], r#"{"event":{"id":1}}"#);
-    let error = decode(&none, Binding::Nats, Some(&mapping())).expect_err("no type");
-    assert!(error.to_string().contains("header:Event-Type"), "{error}");
-}
-
-#[test]
-fn a_hashed_id_is_stable_and_depends_on_place_and_body() {
-    let mapping = Mapping {
-        id: Origin::Hash,
-        kind: Origin::Fixed("t".to_owned()),
-        datacontenttype: None,
-        ..mapping()
-    };
-    let id = |subject: &str, body: &str| {
-        let message = Message {
-            subject: subject.to_owned(),
-            ..message(&[("content-type", "text/csv")], body)
-        };
-        let event = decode(&message, Binding::Nats, Some(&mapping)).expect("maps");
-        assert_eq!(event.datacontenttype.as_deref(), Some("text/csv"));
-        event.id
-    };
-    assert_eq!(id("a", "b").len(), 32);
-    assert_eq!(id("a", "b"), id("a", "b"));
-    assert_ne!(id("a", "b"), id("ab", ""));
-    assert_ne!(id("a", "b"), id("a", "c"));
-}
-
-/// The place of an event of this type, or the error's code.
-fn placed(kind: BrokerKind, place: Place, event_type: &str) -> Result<String, &'static str> {
-    let mut event = decoded(&binary_with(&[], ""), Binding::Nats);
-    event.kind = event_type.to_owned();
-    encode(&event, &stream(kind, place, ContentMode::Binary))
-        .map(|message| message.subject)
-        .map_err(|error| error.code())
-}
-
-#[test]
-fn a_nats_subject_is_filled_in_and_safe() {
-    let place =
-        |parts: &[&str], event_type: &str| placed(BrokerKind::Embedded, jetstream(Some(template(parts))), event_type);
-    assert_eq!(
-        place(&["stock.", ":type"], "com.example.order"),
-        Ok("stock.com.example.order".to_owned())
-    );
-    assert_eq!(place(&[":type"], "é"), Ok("é".to_owned()));
-    assert_eq!(place(&["$KV.bucket.", ":type"], "a"), Ok("$KV.bucket.a".to_owned()));
-    for bad in [
-        "a b",
-        "a*",
-        ">",
-        ".a",
-        "a.",
-        "a..b",
-        "a\u{2003}b",
-        "\u{7f}",
-        &"x".repeat(3_000),
-    ] {
-        assert_eq!(place(&["stock.", ":type"], bad), Err("event-bad-place"), "{bad}");
-    }
-    assert_eq!(place(&[":type"], "$JS.API.STREAM.DELETE.X"), Err("event-bad-place"));
-    assert_eq!(place(&["s.", ":subject"], "t"), Err("event-bad-place"));
-    assert_eq!(
-        placed(BrokerKind::Embedded, jetstream(None), "t"),
-        Err("stream-not-writable")
-    );
-    assert_eq!(placed(BrokerKind::Embedded, log(), "t"), Ok("orders".to_owned()));
-}
-
-#[test]
-fn a_path_is_filled_in_and_stays_below_its_url() {
-    let place = |parts: &[&str], event_type: &str| placed(webhook(), Place::Path(template(parts)), event_type);
-    assert_eq!(
-        place(&["hooks/", ":type"], "com.example.order"),
-        Ok("hooks/com.example.order".to_owned())
-    );
-    assert_eq!(
-        place(&["hooks/", ":type", "?x=1"], "a/../b?c#é"),
-        Ok("hooks/a%2F..%2Fb%3Fc%23%C3%A9?x=1".to_owned())
-    );
-    for bad in ["..", "."] {
-        assert_eq!(place(&["hooks/", ":type"], bad), Err("event-bad-place"), "{bad}");
-    }
-    assert_eq!(place(&["hooks/", ":subject"], "t"), Err("event-bad-place"));
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! Everything that is tested through the host's public face, in one binary.
+
+mod architecture;
+mod brokers;
+mod limits;
