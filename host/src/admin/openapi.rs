@@ -1,8 +1,8 @@
 //! The API's description of itself, made from the code.
 
 use axum::Json;
-use utoipa::OpenApi;
-use utoipa::openapi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::{Modify, OpenApi, openapi};
 
 use super::{consumers, dead_letters, health, publish, tail};
 
@@ -10,8 +10,9 @@ use super::{consumers, dead_letters, health, publish, tail};
 #[openapi(
     info(
         title = "Tidegate admin API",
-        description = "What an operator asks of a running host. Refusals are `{ error, message }`; docs/errors.md has what to do for each code. With admin.token set, /api demands it as a bearer token."
+        description = "What an operator asks of a running host. Refusals are `{ error, message }`; docs/errors.md has what to do for each code. "
     ),
+    modifiers(&Token),
     paths(
         health::alive,
         health::ready,
@@ -28,6 +29,19 @@ use super::{consumers, dead_letters, health, publish, tail};
     )
 )]
 struct Description;
+
+/// What `/api` demands if admin.token is set; without one, nothing.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", scheme);
+        let token = SecurityRequirement::new("token", Vec::<String>::new());
+        document.security = Some(vec![SecurityRequirement::default(), token]);
+    }
+}
 
 /// This document.
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "health", responses(
