@@ -402,6 +402,7 @@ impl Consumer {
     /// The subscription failed; it is tried again.
     pub fn source_failed(&self, error: &crate::broker::Error) {
         error!(consumer = %self.name, error = %error, "subscription failed: trying again");
+        self.subscribed.set(0);
         self.set_trouble(Some(error.to_string()));
     }
 

@@ -130,7 +130,11 @@ impl Intake {
             let taken = tokio::time::timeout(CAUGHT_UP, source.next(room)).await;
             self.recover(&taken, &mut recovering);
             let deliveries = match taken {
-                Err(_) => continue,
+                Err(_) => {
+                    // Quiet, but it no longer fails: a stream without events must become ready again.
+                    self.metrics.subscribed(true);
+                    continue;
+                }
                 Ok(Ok(deliveries)) => deliveries,
                 Ok(Err(error)) => {
                     self.metrics.source_failed(&error);
