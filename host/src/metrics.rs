@@ -3,8 +3,8 @@
 //! Counters of a consumer are looked up once, when it starts; on the way of an event they are plain atomic additions. Labels
 //! come from closed lists: consumer and stream names of the config, outcomes, classes and reasons.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
