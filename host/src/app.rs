@@ -193,7 +193,7 @@ impl App {
         // Whatever a relay still holds is in the outbox: the next host publishes it, under the same ids.
         self.relays.shutdown().await;
         self.sweeper.abort();
-        self.admin.stop().await;
+        self.admin.stop(Duration::from_secs(1)).await;
         let closed = self.store.close().await;
         if let Err(error) = &closed {
             error!(error = %error, "ledger could not be closed: the next start counts this stop as a crash");
@@ -221,7 +221,7 @@ fn brokers(plan: &Plan, store: &Arc<Store>, clock: &Clock) -> Result<BTreeMap<Na
     let mut brokers = BTreeMap::new();
     for (name, broker) in &plan.brokers {
         let opened: Arc<dyn Broker> = match &broker.kind {
-            BrokerKind::Embedded => broker::embedded::open(store.clone(), broker.clone(), clock.clone()),
+            BrokerKind::Embedded => broker::embedded::open(store.clone(), broker, clock.clone()),
             BrokerKind::Nats(_) => Arc::new(connect::Connecting::new(broker.clone(), clock.clone())),
             BrokerKind::Webhook(webhook) => {
                 Arc::new(broker::http::webhook::Webhook::new(name.clone(), webhook, clock.clone())?)

@@ -1,15 +1,15 @@
 //! `tidegate check`: proves the config and every plugin against it, and says what would run. Touches no broker and no ledger.
 
+mod summary;
+
 use std::fmt::Write;
 
 use anyhow::Context;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use self::summary::{ConsumerSummary, Summary};
 use super::{Global, say};
-use crate::config::{Problem, show_period, show_size};
-use crate::plan::{Broker, BrokerKind, Consumer, Instances, Key, LedgerPlace, Place, Plan, Stream, TypePattern};
-use crate::plan::{Template, TemplatePart};
+use crate::plan::Consumer;
 
 /// Arguments of `tidegate check`.
 #[derive(Debug, clap::Args)]
@@ -18,26 +18,30 @@ pub struct Args {}
 /// Proves the config, then each plugin.
 ///
 /// # Errors
-/// What is wrong with the config, or the first plugin that does not fit it.
+/// All that is wrong with the config; or if nothing is, all that is wrong with the plugins.
 ///
 /// # Cancellation
 /// Safe: it only reads.
 pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
-    let mut consumers = Vec::new();
+    let mut proven = Vec::new();
+    let mut refused = Vec::new();
     for consumer in loaded.plan.consumers.values() {
-        let revision = prove_plugin(consumer)
-            .await
-            .with_context(|| format!("consumer {}", consumer.name))?;
-        consumers.push(ConsumerSummary::of(consumer, revision));
+        match prove_plugin(consumer).await {
+            Ok(revision) => proven.push(ConsumerSummary::of(consumer, revision)),
+            Err(error) => refused.push(format!("consumer {}: {error:#}", consumer.name)),
+        }
     }
-    let summary = Summary::of(&loaded.plan, consumers, &loaded.warnings, global);
+    if !refused.is_empty() {
+        anyhow::bail!(refused.join("\nerror: "));
+    }
+    let summary = Summary::of(&loaded.plan, proven, &loaded.warnings, &global.config);
     let text = if global.json {
         serde_json::to_string(&summary)?
     } else {
         summary.text()
     };
-    say(text.trim_end());
+    say(&text);
     Ok(())
 }
 
@@ -63,270 +67,4 @@ fn digest(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
-}
-
-/// What would run, as JSON shows it.
-#[derive(Debug, Serialize)]
-struct Summary<'a> {
-    config: String,
-    ledger: LedgerSummary,
-    brokers: Vec<BrokerSummary>,
-    streams: Vec<StreamSummary>,
-    consumers: Vec<ConsumerSummary>,
-    admin: String,
-    ingress: Option<IngressSummary>,
-    warnings: &'a [Problem],
-}
-
-#[derive(Debug, Serialize)]
-struct LedgerSummary {
-    place: String,
-    retention: String,
-}
-
-#[derive(Debug, Serialize)]
-struct BrokerSummary {
-    name: String,
-    place: String,
-}
-
-#[derive(Debug, Serialize)]
-struct StreamSummary {
-    name: String,
-    broker: String,
-    place: String,
-}
-
-#[derive(Debug, Serialize)]
-struct IngressSummary {
-    listen: String,
-    /// Path and stream.
-    routes: Vec<(String, String)>,
-}
-
-#[derive(Debug, Serialize)]
-struct ConsumerSummary {
-    name: String,
-    plugin: String,
-    revision: String,
-    reads: String,
-    types: Vec<String>,
-    /// Types and stream, the first that matches wins.
-    writes: Vec<(String, String)>,
-    dead_letter: Option<String>,
-    key: String,
-    concurrency: usize,
-    attempts: u32,
-    backoff: String,
-    memory: String,
-    time: String,
-    instances: String,
-    /// Names only: the values of `config` may be secrets.
-    grants: Vec<String>,
-}
-
-impl<'a> Summary<'a> {
-    fn of(plan: &Plan, consumers: Vec<ConsumerSummary>, warnings: &'a [Problem], global: &Global) -> Self {
-        let LedgerPlace::Embedded(folder) = &plan.ledger.place;
-        Self {
-            config: global.config.display().to_string(),
-            ledger: LedgerSummary {
-                place: format!("embedded:{}", folder.display()),
-                retention: show_period(plan.ledger.retention),
-            },
-            brokers: plan.brokers.values().map(|broker| BrokerSummary::of(broker)).collect(),
-            streams: plan.streams.values().map(|stream| StreamSummary::of(stream)).collect(),
-            consumers,
-            admin: plan.admin.listen.to_string(),
-            ingress: plan.ingress.as_ref().map(|ingress| IngressSummary {
-                listen: ingress.listen.to_string(),
-                routes: ingress
-                    .routes
-                    .iter()
-                    .map(|(path, stream)| (path.clone(), stream.name.to_string()))
-                    .collect(),
-            }),
-            warnings,
-        }
-    }
-
-    /// For people: a block per part, a line per fact.
-    fn text(&self) -> String {
-        let mut lines = vec![
-            format!("{} is good", self.config),
-            format!(
-                "ledger    {}, remembers ids for {}",
-                self.ledger.place, self.ledger.retention
-            ),
-        ];
-        lines.extend(
-            self.brokers
-                .iter()
-                .map(|broker| format!("broker    {}: {}", broker.name, broker.place)),
-        );
-        lines.extend(
-            self.streams
-                .iter()
-                .map(|stream| format!("stream    {}: {} on {}", stream.name, stream.place, stream.broker)),
-        );
-        lines.push(format!("admin     http://{}", self.admin));
-        if let Some(ingress) = &self.ingress {
-            lines.extend(
-                ingress
-                    .routes
-                    .iter()
-                    .map(|(path, stream)| format!("ingress   http://{}{path} -> {stream}", ingress.listen)),
-            );
-        }
-        lines.extend(self.consumers.iter().map(ConsumerSummary::text));
-        lines.join("\n")
-    }
-}
-
-impl BrokerSummary {
-    fn of(broker: &Broker) -> Self {
-        let place = match &broker.kind {
-            BrokerKind::Embedded => "embedded".to_owned(),
-            BrokerKind::Nats(nats) => nats.servers.join(","),
-            BrokerKind::Webhook(webhook) => webhook.url.clone(),
-        };
-        Self {
-            name: broker.name.to_string(),
-            place,
-        }
-    }
-}
-
-impl StreamSummary {
-    fn of(stream: &Stream) -> Self {
-        let place = match &stream.place {
-            Place::Log(_) => "log".to_owned(),
-            Place::JetStream(jetstream) => {
-                let reads = jetstream.subjects.join(" ");
-                let writes = jetstream.subject.as_ref().map(show_template);
-                [Some(reads), writes]
-                    .into_iter()
-                    .flatten()
-                    .filter(|text| !text.is_empty())
-                    .collect::<Vec<_>>()
-                    .join(" -> ")
-            }
-            Place::Path(path) => format!("POST {}", show_template(path)),
-        };
-        Self {
-            name: stream.name.to_string(),
-            broker: stream.broker.name.to_string(),
-            place: place.trim_end().to_owned(),
-        }
-    }
-}
-
-impl ConsumerSummary {
-    fn of(consumer: &Consumer, revision: String) -> Self {
-        let show_all = |patterns: &[TypePattern]| patterns.iter().map(show_types).collect();
-        Self {
-            name: consumer.name.to_string(),
-            plugin: consumer.plugin.display().to_string(),
-            revision,
-            reads: consumer.reads.name.to_string(),
-            types: show_all(&consumer.types),
-            writes: consumer
-                .writes
-                .iter()
-                .map(|rule| (show_types(&rule.types), rule.stream.name.to_string()))
-                .collect(),
-            dead_letter: consumer.dead_letter.as_ref().map(|stream| stream.name.to_string()),
-            key: show_key(&consumer.key),
-            concurrency: consumer.concurrency.get(),
-            attempts: consumer.retry.attempts.get(),
-            backoff: format!(
-                "{}..{}",
-                show_period(consumer.retry.backoff_min),
-                show_period(consumer.retry.backoff_max)
-            ),
-            memory: show_size(consumer.limits.memory as u64),
-            time: show_period(consumer.limits.time),
-            instances: show_instances(consumer.instances),
-            grants: show_grants(consumer),
-        }
-    }
-
-    fn text(&self) -> String {
-        let types = if self.types.is_empty() {
-            "all types".to_owned()
-        } else {
-            self.types.join(", ")
-        };
-        let mut lines = vec![
-            format!("consumer  {}", self.name),
-            format!("  plugin  {} ({})", self.plugin, self.revision),
-            format!("  reads   {}: {types}; in order by {}", self.reads, self.key),
-        ];
-        if self.writes.is_empty() {
-            lines.push("  writes  nothing".to_owned());
-        }
-        lines.extend(
-            self.writes
-                .iter()
-                .map(|(types, stream)| format!("  writes  {types} -> {stream}")),
-        );
-        lines.extend(
-            self.dead_letter
-                .iter()
-                .map(|stream| format!("  dead    the ledger, and {stream}")),
-        );
-        lines.push(format!(
-            "  limits  {} at once, {} and {} each, {} attempts {} apart, instances {}",
-            self.concurrency, self.memory, self.time, self.attempts, self.backoff, self.instances
-        ));
-        lines.push(format!("  grants  {}", self.grants.join(", ")));
-        lines.join("\n")
-    }
-}
-
-fn show_template(template: &Template) -> String {
-    let part = |part: &TemplatePart| match part {
-        TemplatePart::Literal(literal) => literal.clone(),
-        TemplatePart::Attribute(name) => format!("{{{name}}}"),
-    };
-    template.parts.iter().map(part).collect()
-}
-
-fn show_types(types: &TypePattern) -> String {
-    match types {
-        TypePattern::Exact(exact) => exact.clone(),
-        TypePattern::Prefix(prefix) => format!("{prefix}*"),
-    }
-}
-
-fn show_key(key: &Key) -> String {
-    match key {
-        Key::Attribute(name) => name.clone(),
-        Key::Data(pointer) => format!("data:{pointer}"),
-        Key::None => "none".to_owned(),
-    }
-}
-
-fn show_instances(instances: Instances) -> String {
-    match instances {
-        Instances::Fresh => "fresh".to_owned(),
-        Instances::Reuse { uses_max, age_max } => format!("reused {uses_max} times or {}", show_period(age_max)),
-    }
-}
-
-fn show_grants(consumer: &Consumer) -> Vec<String> {
-    let grants = &consumer.grants;
-    let mut shown = Vec::new();
-    if grants.state {
-        shown.push("state".to_owned());
-    }
-    if grants.logging {
-        shown.push("logging".to_owned());
-    }
-    shown.extend(grants.config.iter().flatten().map(|(key, _)| format!("config {key}")));
-    shown.extend(grants.http.iter().map(|origin| format!("http {origin}")));
-    if shown.is_empty() {
-        shown.push("nothing".to_owned());
-    }
-    shown
 }

@@ -27,7 +27,7 @@ use crate::app::{App, Host};
 use crate::broker::{Outgoing, Room, Subscription};
 use crate::clock::Clock;
 use crate::event::codec::{self, Binding};
-use crate::ledger::DeadFilter;
+use crate::ledger::{DeadFilter, DeadLetter};
 use crate::plan::{Name, Stream};
 
 /// The streams that the plugins write, in the order of the sale.
@@ -154,13 +154,15 @@ async fn look(app: &App, checker: &mut Checker) -> anyhow::Result<()> {
     }
     let mut after = None;
     loop {
-        let page = app.host.dead_letters(&DeadFilter::default(), after, BATCH).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.id);
-        for letter in page {
-            let payload: Bytes = letter.message.payload;
-            checker.dead(&Dead { consumer: letter.consumer.to_string(), reason: letter.reason, payload });
-        }
+        let shown = |letter: &DeadLetter| Dead {
+            consumer: letter.consumer.to_string(),
+            reason: letter.reason,
+            payload: letter.message.payload.clone(),
+        };
+        let page = app.host.dead_letters(&DeadFilter::default(), after, BATCH, |letter| (letter.id, shown(letter))).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        page.iter().for_each(|(_, dead)| checker.dead(dead));
     }
     checker.sales(&counters(app).await?);
     Ok(())

@@ -81,7 +81,7 @@ impl<'a> Sheet<'a> {
         self.findings.push_mut(Finding {
             code,
             severity,
-            message,
+            message: one_line(&message),
             span: span.clone(),
             hint: None,
         })
@@ -127,10 +127,28 @@ impl<'a> Sheet<'a> {
             .map(|(at, c)| {
                 let at = line.start + at;
                 let secret = self.secrets.iter().any(|secret| secret.contains(&at));
-                if secret { '*' } else { c }
+                match c {
+                    _ if secret => '*',
+                    '\t' => c,
+                    _ if c.is_control() => char::REPLACEMENT_CHARACTER,
+                    _ => c,
+                }
             })
             .collect()
     }
+}
+
+/// Text in which line breaks and terminal codes, which a value may have, are only shown.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// The next place at or before `at` where a character begins.

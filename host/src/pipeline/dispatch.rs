@@ -583,6 +583,8 @@ impl Dispatcher {
                     let (key, record) = (job.lane.clone(), job.record);
                     match intake::judge(Arrived::Fresh(job), known) {
                         Arrived::Fresh(job) => self.lanes.again(job),
+                        // Its lane goes on when its dead letter is durable.
+                        Arrived::Conflict(job) => steps.push(self.conflict(job)),
                         done => {
                             self.on_the_way.remove(&record);
                             self.spend(done, &mut steps).await;

@@ -68,7 +68,7 @@ fn check_one(path: &Path, journal: &Path, may_be_torn: bool) -> Result<(), Error
         whole += length;
     }
     let rest = bytes.get(whole..).unwrap_or_default();
-    if rest.iter().all(|byte| *byte == 0) {
+    if is_padding(rest) {
         return Ok(());
     }
     let name = journal.file_name().unwrap_or_default().to_string_lossy();
@@ -88,6 +88,12 @@ fn cut(journal: &Path, length: usize) -> std::io::Result<()> {
     let file: File = OpenOptions::new().write(true).open(journal)?;
     file.set_len(length as u64)?;
     file.sync_all()
+}
+
+/// Whether there is nothing but zeros; compared by the block, as there are 64 MiB of them.
+fn is_padding(bytes: &[u8]) -> bool {
+    let zeros = [0; 4096];
+    bytes.chunks(zeros.len()).all(|block| zeros.starts_with(block))
 }
 
 /// Whether a whole batch begins anywhere.

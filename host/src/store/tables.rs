@@ -19,6 +19,9 @@ use super::{Error, journal};
 use crate::broker::Position;
 use crate::plan::Name;
 
+/// The engine's own mark of a database.
+const ENGINE_VERSION: &str = "version";
+
 /// Memory for blocks and filters of all tables, in bytes. Filters of records must stay in it for a look-up to touch no disk:
 /// about 1.3 bytes for each remembered id.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -169,6 +172,10 @@ impl Tables {
     /// Opens the engine, after a look at its journals: it would cut a damaged one short and go on.
     pub(super) fn open(path: &Path, retention: Duration, found: Found) -> Result<Self, Error> {
         if found != Found::New {
+            // Without it the engine makes a new database.
+            if !path.join(ENGINE_VERSION).exists() {
+                return Err(damaged(path, &format!("its file {ENGINE_VERSION} is missing")));
+            }
             journal::check(path, found)?;
         }
         let database = open_database(path)?;

@@ -318,3 +318,20 @@ fn counters_that_are_off_are_caught() {
     assert_eq!(broken(|run| run.count("units", -3)), [3, 0, 0, 0]);
     assert_eq!(broken(|run| run.count("orders", 2)), [0, 2, 0, 0]);
 }
+
+#[test]
+fn rules_are_those_of_the_example_on_every_broker() {
+    let consumers = |file: &str| -> toml::Value {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flash-sale/");
+        let text = std::fs::read_to_string(format!("{folder}{file}")).unwrap();
+        toml::from_str::<toml::Table>(&text).unwrap()["consumer"].clone()
+    };
+    let embedded = consumers("tidegate.toml");
+    let rules = Rules::default();
+    let stock = embedded["inventory"]["grants"]["config"]["initial_stock"].as_str();
+    let attempts = embedded["payment"]["retry"]["attempts"].as_integer();
+
+    assert_eq!(stock, Some(rules.initial_stock.to_string().as_str()));
+    assert_eq!(attempts, Some(rules.payment_attempts.into()));
+    assert_eq!(embedded, consumers("nats.toml"));
+}
