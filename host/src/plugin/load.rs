@@ -60,6 +60,18 @@ pub enum LoadError {
         /// What it is.
         source: InspectError,
     },
+    /// It has more memory when it starts than it may have.
+    #[error(
+        "{path} has {needed} bytes of memory when it starts, and limits.memory is {limit}: raise the limit, or build it smaller"
+    )]
+    NeedsMemory {
+        /// The file.
+        path: PathBuf,
+        /// What it has when it starts, in bytes.
+        needed: u64,
+        /// What it may have, in bytes.
+        limit: usize,
+    },
     /// It may not run here.
     #[error("{path}: {refusal}")]
     Refused {
@@ -111,6 +123,7 @@ impl LoadError {
             Self::TooLarge { .. } => "plugin-too-large",
             Self::DigestMismatch { .. } => "plugin-digest-mismatch",
             Self::NotComponent { .. } => "plugin-not-component",
+            Self::NeedsMemory { .. } => "plugin-needs-memory",
             Self::Refused { refusal, .. } => match refusal {
                 Refusal::NoHandler { .. } => "plugin-no-handler",
                 Refusal::ContractNewer { .. } => "plugin-contract-newer",
