@@ -197,16 +197,26 @@ async fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 
 fn check(inspection: &Inspection, consumer: &plan::Consumer) -> Result<(), LoadError> {
     let path = || consumer.plugin.clone();
-    match &consumer.digest {
-        Some(pinned) if *pinned != inspection.digest => Err(LoadError::DigestMismatch {
+    if let Some(pinned) = &consumer.digest
+        && *pinned != inspection.digest
+    {
+        return Err(LoadError::DigestMismatch {
             path: path(),
             found: inspection.digest.clone(),
             pinned: pinned.clone(),
-        }),
-        _ => inspection
-            .check(&consumer.grants)
-            .map_err(|refusal| LoadError::Refused { path: path(), refusal }),
+        });
     }
+    let refused = |refusal| LoadError::Refused { path: path(), refusal };
+    inspection.check(&consumer.grants).map_err(refused)?;
+    let limit = consumer.limits.memory;
+    if inspection.memory_at_start > limit as u64 {
+        return Err(LoadError::NeedsMemory {
+            path: path(),
+            needed: inspection.memory_at_start,
+            limit,
+        });
+    }
+    Ok(())
 }
 
 /// Compiles on a thread of its own: it takes from milliseconds to seconds.
