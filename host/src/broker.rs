@@ -6,6 +6,8 @@
 pub mod embedded;
 pub mod http;
 pub mod nats;
+#[doc(hidden)]
+pub mod suite;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,4 +196,19 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+}
+
+impl Error {
+    /// Every code, in the order of `docs/errors.md`.
+    pub const CODES: [&str; 3] = ["broker-unreachable", "broker-refused", "broker-misconfigured"];
+
+    /// The heading in `docs/errors.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "broker-unreachable",
+            Self::Refused { .. } => "broker-refused",
+            Self::Misconfigured { .. } => "broker-misconfigured",
+        }
+    }
 }

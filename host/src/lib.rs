@@ -8,6 +8,8 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(test)]
+mod documented;
 pub mod event;
 pub mod ledger;
 pub mod metrics;

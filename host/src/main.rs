@@ -1,2 +1,20 @@
-//! Tidegate.
-fn main() {}
+//! The binary: arguments, logs, runtime, command, exit code. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidegate::cli::{Cli, logs};
+
+fn main() -> ExitCode {
+    // Wrong arguments end here, with exit code 2.
+    let cli = Cli::parse();
+    logs::start(cli.global.log_format);
+    let ended = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(cli.command.run(&cli.global)),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli.global.report(&error),
+    }
+}

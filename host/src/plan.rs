@@ -89,11 +89,12 @@ pub struct Plan {
 /// `[host]`.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// How long a drain may take before what still runs is left to the next host. Default 30 s.
+    /// How long a drain may take before what still runs is left to the next host. Default 30 s, at most 1 h.
     pub grace: Duration,
     /// Where compiled plugins are kept between starts. Default: the user's cache folder.
     pub cache: Option<PathBuf>,
-    /// The most instances alive at once over all consumers: sizes the pooling allocator. Default: the sum of concurrencies, at most 1,000.
+    /// The most instances alive at once over all consumers: sizes the pooling allocator. Default: the sum of concurrencies,
+    /// at most 1,000. From 1 to 10,000.
     pub instances_max: NonZeroU32,
 }
 
@@ -102,7 +103,8 @@ pub struct Host {
 pub struct Ledger {
     /// Where it is.
     pub place: LedgerPlace,
-    /// How long an event id is remembered. Exceeds every stream's redelivery horizon. Default 7 days, at least 1 minute.
+    /// How long an event id is remembered. Exceeds every stream's redelivery horizon. Default 7 days,
+    /// from 1 minute to 3,650 days.
     pub retention: Duration,
     /// Whether a commit waits for the disk. Only `bench` and tests turn it off.
     pub fsync: bool,
@@ -178,13 +180,13 @@ pub struct Tls {
 /// A webhook broker.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// The base URL; a stream's path is joined onto it.
+    /// The base URL, without user, query or fragment; a stream's path is joined onto it.
     pub url: String,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<Secret>,
-    /// How long one request may take. Default 30 s.
+    /// How long one request may take. Default 30 s, from 100 ms to 10 min.
     pub timeout: Duration,
-    /// Requests under way at once. Default 64.
+    /// Requests under way at once. Default 64, at most 4,096.
     pub concurrency: NonZeroUsize,
 }
 
@@ -234,32 +236,33 @@ pub enum Place {
     Log(Log),
     /// On JetStream.
     JetStream(JetStream),
-    /// A path below the webhook's URL.
+    /// A path below the webhook's URL; without parts, the URL itself.
     Path(Template),
 }
 
 /// An embedded log.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// What is older is dropped, even if nobody read it. Default: none.
+    /// What is older is dropped, even if nobody read it. Default: none; at least 1 minute.
     pub age_max: Option<Duration>,
-    /// What is over this, oldest first, is dropped once every consumer has it settled. In bytes. Default 1 GiB.
+    /// What is over this, oldest first, is dropped once every consumer has it settled. In bytes. Default 1 GiB,
+    /// at least 1 MiB.
     pub bytes_max: u64,
 }
 
 /// A JetStream stream.
 #[derive(Clone, Debug)]
 pub struct JetStream {
-    /// The stream's name on the server; `None`: found by its subjects.
+    /// The stream's name on the server; `None`: found by its subjects. Always there if the host creates the stream.
     pub stream: Option<String>,
-    /// The subjects that are read, and those of the stream if the host creates it.
+    /// The subjects that are read, and those of the stream if the host creates it: not empty then.
     pub subjects: Vec<String>,
-    /// Where events are written.
+    /// Where events are written. Without wildcards.
     pub subject: Option<Template>,
     /// Whether the host creates the stream if it is absent. Default false.
     pub create: bool,
     /// Ack wait of the consumer. The host keeps deliveries alive, so this is only how long a dead host's deliveries wait.
-    /// Default 30 s.
+    /// Default 30 s, from 1 s to 1 h.
     pub ack_wait: Duration,
 }
 
@@ -308,7 +311,7 @@ pub struct Mapping {
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Always this text.
+    /// Always this text. Never the origin of an `id`.
     Fixed(String),
     /// `header:NAME`.
     Header(String),
@@ -331,7 +334,8 @@ pub struct Consumer {
     pub digest: Option<String>,
     /// What is read.
     pub reads: Arc<Stream>,
-    /// Where emitted events go: the first rule that matches the event's type. Empty: the consumer may not emit.
+    /// Where emitted events go: the first rule that matches the event's type; the most specific stands first. Empty: the consumer
+    /// may not emit.
     pub writes: Vec<WriteRule>,
     /// The types it wants (exact, or a prefix ended by `*`); empty: all. Others are settled untouched.
     pub types: Vec<TypePattern>,
@@ -339,7 +343,8 @@ pub struct Consumer {
     pub key: Key,
     /// Attempts under way at once. Default 64, at most 4,096.
     pub concurrency: NonZeroUsize,
-    /// The most held unsettled. Default: 16 times the concurrency, at least 1,024, at most 16,384; 64 MiB.
+    /// The most held unsettled. Default: 16 times the concurrency, at least 1,024, at most 16,384; 64 MiB. From the
+    /// concurrency to 65,536; from 64 KiB to 4 GiB.
     pub budget: Budget,
     /// When and how often to try again.
     pub retry: Retry,
@@ -413,41 +418,43 @@ pub struct Budget {
 pub struct Retry {
     /// Attempts in all, the first included. Default 5, at most 1,000.
     pub attempts: NonZeroU32,
-    /// The pause after the first failure; it doubles. Default 100 ms.
+    /// The pause after the first failure; it doubles. Default 100 ms, at least 1 ms.
     pub backoff_min: Duration,
-    /// The longest pause, and the most that a plugin's `retry-after-ms` is honoured. Default 10 s.
+    /// The longest pause, and the most that a plugin's `retry-after-ms` is honoured. Default 10 s, at most 24 h, at
+    /// least `backoff_min`.
     pub backoff_max: Duration,
-    /// A lane that waits longer than this is parked in the ledger. Default 5 s.
+    /// A lane that waits longer than this is parked in the ledger. Default 5 s, from 10 ms to 1 h.
     pub park_after: Duration,
-    /// A waiting lane that holds more than this many of the budget's events is parked. Default: an eighth of the budget.
+    /// A waiting lane that holds more than this many of the budget's events is parked. Default: an eighth of the
+    /// budget, at most the budget.
     pub park_over: NonZeroUsize,
 }
 
 /// What one attempt may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Linear memory, in bytes. Default 64 MiB, at most 4 GiB.
+    /// Linear memory, in bytes. Default 64 MiB, from 64 KiB to 4 GiB.
     pub memory: usize,
-    /// Wall time. Default 2 s.
+    /// Wall time. Default 2 s, from 1 ms to 15 min.
     pub time: Duration,
-    /// Elements over all tables. Default 20,000.
+    /// Elements over all tables. Default 20,000, at most 10,000,000.
     pub table_elements: usize,
-    /// Events emitted. Default 100.
+    /// Events emitted. Default 100, at most 10,000.
     pub emits: usize,
-    /// Bytes of one emitted event. Default 1 MiB.
+    /// Bytes of one emitted event. Default 1 MiB, from 1 KiB to 64 MiB, at most `effect_bytes`.
     pub emit_bytes: usize,
-    /// State writes. Default 1,000.
+    /// State writes. Default 1,000, at most 100,000.
     pub state_writes: usize,
-    /// Bytes over all state writes and emitted events of one attempt. Default 8 MiB.
+    /// Bytes over all state writes and emitted events of one attempt. Default 8 MiB, from 1 KiB to 256 MiB.
     pub effect_bytes: usize,
-    /// Log lines. Default 100; what is over is counted, not kept.
+    /// Log lines. Default 100, at most 10,000; what is over is counted, not kept.
     pub log_lines: usize,
-    /// Bytes of one log line. Default 4 KiB; the rest is cut.
+    /// Bytes of one log line. Default 4 KiB, from 64 bytes to 64 KiB; the rest is cut.
     pub log_line_bytes: usize,
 }
 
-/// What the plugin may do. All off by default.
-#[derive(Clone, Debug, Default)]
+/// What the plugin may do. `Debug` shows the keys of `config` without their values, which may be secrets.
+#[derive(Clone, Default)]
 pub struct Grants {
     /// `wasi:keyvalue`: its own state.
     pub state: bool,
@@ -459,6 +466,18 @@ pub struct Grants {
     pub http: Vec<String>,
 }
 
+impl fmt::Debug for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = self.config.as_ref().map(|config| config.keys().collect::<Vec<_>>());
+        f.debug_struct("Grants")
+            .field("state", &self.state)
+            .field("config", &config)
+            .field("logging", &self.logging)
+            .field("http", &self.http)
+            .finish()
+    }
+}
+
 /// How instances live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instances {
@@ -466,9 +485,9 @@ pub enum Instances {
     Fresh,
     /// Reused: the guest's memory outlives the event. A trapped instance never is.
     Reuse {
-        /// Events per instance at most. Default 10,000.
+        /// Events per instance at most. Default 10,000, at least 1.
         uses_max: NonZeroU32,
-        /// Age at most. Default 10 min.
+        /// Age at most. Default 10 min, from 1 s to 24 h.
         age_max: Duration,
     },
 }
@@ -498,15 +517,17 @@ pub enum SettleWhen {
 /// When the whole consumer pauses.
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    /// Opens when at least this share of the last `window` attempts failed. Default 0.5.
+    /// Opens when at least this share of the last `window` attempts failed. Default 0.5, above 0, at most 1.
     pub failure_rate: f64,
-    /// Attempts looked at. Default 100; it does not open before half of them are in.
+    /// Attempts looked at. Default 100, from 2 to 10,000; it does not open before half of them are in.
     pub window: NonZeroUsize,
-    /// Opens only if the failures come from at least this many keys: one bad key is no bad plugin. Default 5.
+    /// Opens only if the failures come from at least this many keys: one bad key is no bad plugin. Default 5, at most
+    /// `window`.
     pub keys_min: NonZeroUsize,
-    /// How long it stays open before one event probes; doubles up to `open_max`. Default 5 s.
+    /// How long it stays open before one event probes; doubles up to `open_max`. Default 5 s, at least
+    /// 10 ms.
     pub open_min: Duration,
-    /// The longest it stays open between probes. Default 1 min.
+    /// The longest it stays open between probes. Default 1 min, at most 1 h, at least `open_min`.
     pub open_max: Duration,
 }
 
@@ -526,10 +547,10 @@ pub struct Ingress {
     pub listen: SocketAddr,
     /// Demanded as `Authorization: Bearer`; required on any address but loopback.
     pub token: Option<Secret>,
-    /// Path to stream: `POST` there puts events on it.
+    /// Path (`/` and then letters, digits and any of `/-_.~`) to stream: `POST` there puts events on it.
     pub routes: BTreeMap<String, Arc<Stream>>,
-    /// Bytes of one request body. Default 1 MiB.
+    /// Bytes of one request body. Default 1 MiB, from 1 KiB to 64 MiB.
     pub body_bytes_max: usize,
-    /// Requests under way at once. Default 256; what is over gets 503.
+    /// Requests under way at once. Default 256, at most 65,536; what is over gets 503.
     pub concurrency: NonZeroUsize,
 }
