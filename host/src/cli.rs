@@ -2,11 +2,16 @@
 //! arguments and what it does; what people read goes to stdout, logs and problems to stderr.
 
 pub mod check;
+pub mod client;
 pub mod completions;
 pub mod demo;
+pub mod dlq;
 pub mod logs;
+pub mod printed;
+pub mod publish;
 pub mod run;
 pub mod schema;
+pub mod tail;
 
 use std::io::Write;
 use std::path::PathBuf;
