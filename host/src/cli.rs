@@ -58,7 +58,7 @@ pub struct Global {
     /// Print JSON: one object, or one per line where there are many.
     #[arg(long, global = true)]
     pub json: bool,
-    /// How log lines on stderr look. What is logged is set by TIDEGATE_LOG, such as "debug" or "tidegate::broker=trace"; default "info".
+    /// How log lines on stderr look. What is logged is set by TIDEGATE_LOG, such as "debug" or "tidegate::broker=trace"; default "info", of the demo "off".
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: logs::Format,
 }
@@ -79,6 +79,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// What is logged unless `TIDEGATE_LOG` says otherwise. The demo is full of things that go wrong on purpose; its table tells them.
+    #[must_use]
+    pub fn log_level(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "off",
+            _ => "info",
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors

@@ -71,8 +71,8 @@ struct Families {
 }
 
 fn seconds() -> Histogram {
-    // 50 us to about 26 s in steps of two: an attempt is 10 us to seconds, an event at least one fsync.
-    Histogram::new(exponential_buckets(0.000_05, 2.0, 20))
+    // 10 us to about 30 s in steps of the root of two: an attempt is 10 us to seconds, an event at least one fsync.
+    Histogram::new(exponential_buckets(0.000_01, std::f64::consts::SQRT_2, 44))
 }
 
 impl Metrics {

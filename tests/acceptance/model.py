@@ -145,12 +145,11 @@ class Findings:
         self._buried.add(key)
 
     def _order_of(self, letter: dict) -> str:
-        """By the body of the message if the list has it; else by the event's id, which may be one that the host gave."""
+        """By the body of the message if it is there; else by the event's id, which may be one that the host gave."""
         payload = payload_of(letter)
         if payload is not None:
             return order_of(payload) or self.truth.orders_of_payloads.get(payload, repr(payload))
-        identity = event_id_of(letter)
-        return self._ids.get(identity, identity)
+        return self._ids.get(letter["event_id"], letter["event_id"])
 
     def result(self) -> dict[str, Any]:
         """The counts, one object."""
@@ -183,24 +182,6 @@ def order_of(payload: bytes) -> str | None:
 
 
 def payload_of(letter: dict) -> bytes | None:
-    """The body in a dead letter: text or numbers under `data` or `payload`, base64 under the same with `_base64`."""
-    for place in (letter, letter.get("message") or {}):
-        for name in ("data", "payload"):
-            match place.get(name), place.get(f"{name}_base64"):
-                case str(text), _:
-                    return text.encode()
-                case list(numbers), _:
-                    return bytes(numbers)
-                case dict(json_data), _:
-                    return json.dumps(json_data).encode()
-                case _, str(text):
-                    return base64.b64decode(text)
-    return None
-
-
-def event_id_of(letter: dict) -> str:
-    """The id of the event in a dead letter: `event` as `[source, id]` or as an object, or `event_id`."""
-    match letter.get("event"):
-        case [_, str(identity)] | {"id": str(identity)} | str(identity):
-            return identity
-    return str(letter.get("event_id", ""))
+    """The body in a dead letter that was asked for whole."""
+    payload = letter.get("payload")
+    return None if payload is None else base64.b64decode(payload["base64"])

@@ -2,4 +2,8 @@
 
 mod architecture;
 mod brokers;
+mod emitting;
 mod limits;
+mod loading;
+mod reuse;
+mod state;

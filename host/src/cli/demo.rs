@@ -4,6 +4,7 @@
 //! every consumer has settled everything, and then looks from outside at what came of it: the output streams, the dead letters and the
 //! counters. Whether that is right is for [`verify`], which shares no code with the pipeline.
 
+pub mod latency;
 pub mod report;
 pub mod scenario;
 mod stage;
@@ -78,7 +79,9 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 
     look(&app, &mut checker).await?;
     let counted = counted(&app.host);
-    let report = Report::new(counted, &checker.finish(), seconds);
+    let metrics = app.host.metrics.text();
+    let latency = [0.5, 0.99].map(|quantile| latency::quantile(&metrics, quantile).unwrap_or_default() * 1_000.0);
+    let report = Report::new(counted, &checker.finish(), seconds, latency);
     app.drain().await;
     drop(data);
     say(&if global.json { serde_json::to_string(&report)? } else { text(args, &report) });

@@ -44,6 +44,10 @@ pub struct Report {
     pub unexpected: u64,
     /// How long it took.
     pub seconds: f64,
+    /// From taking a delivery to settling it, in milliseconds: half of them were quicker. By the host's own histogram.
+    pub p50_ms: f64,
+    /// As `p50_ms`, 99 of 100.
+    pub p99_ms: f64,
     #[serde(skip)]
     reasons: Vec<(String, u64)>,
     #[serde(skip)]
@@ -53,7 +57,7 @@ pub struct Report {
 impl Report {
     /// Puts together what the host counted and what the checker found.
     #[must_use]
-    pub fn new(counted: Counted, verdict: &Verdict, seconds: f64) -> Self {
+    pub fn new(counted: Counted, verdict: &Verdict, seconds: f64, [p50_ms, p99_ms]: [f64; 2]) -> Self {
         Self {
             events: verdict.events,
             deliveries: counted.deliveries,
@@ -66,6 +70,8 @@ impl Report {
             out_of_order: verdict.out_of_order,
             unexpected: verdict.unexpected,
             seconds,
+            p50_ms,
+            p99_ms,
             reasons: verdict
                 .dead
                 .iter()
@@ -104,6 +110,8 @@ impl fmt::Display for Report {
         line(f, "out of order", self.out_of_order, "")?;
         line(f, "unexpected", self.unexpected, "")?;
         writeln!(f, "  {:<22}{:>12.1}", "seconds", self.seconds)?;
+        writeln!(f, "  {:<22}{:>12.1}   from taking to settling, half of the deliveries", "p50 ms", self.p50_ms)?;
+        writeln!(f, "  {:<22}{:>12.1}   99 of 100", "p99 ms", self.p99_ms)?;
         for note in &self.notes {
             writeln!(f, "  ! {note}")?;
         }
@@ -148,7 +156,7 @@ mod tests {
             duplicates: 100,
             emitted: 900,
         };
-        Report::new(counted, &verdict, 12.34)
+        Report::new(counted, &verdict, 12.34, [1.5, 9.0])
     }
 
     #[test]
@@ -159,7 +167,7 @@ mod tests {
             json,
             serde_json::json!({
                 "events": 1_234_567, "deliveries": 2_000, "committed": 1_000, "duplicates": 100, "dead": 12, "emitted": 900,
-                "lost": 0, "applied_twice": 0, "out_of_order": 0, "unexpected": 0, "seconds": 12.34,
+                "lost": 0, "applied_twice": 0, "out_of_order": 0, "unexpected": 0, "seconds": 12.34, "p50_ms": 1.5, "p99_ms": 9.0,
             })
         );
     }
