@@ -32,10 +32,7 @@ pub trait Broker: Send + Sync {
     ///
     /// # Errors
     /// As for [`Broker::subscribe`].
-    fn publisher(
-        &self,
-        stream: Arc<plan::Stream>,
-    ) -> BoxFuture<'_, Result<Arc<dyn Publisher>, Error>>;
+    fn publisher(&self, stream: Arc<plan::Stream>) -> BoxFuture<'_, Result<Arc<dyn Publisher>, Error>>;
 
     /// Whether the broker answers now; the error says what is wrong.
     ///
@@ -127,9 +124,7 @@ pub struct Delivery {
 pub struct Receipt(pub(crate) u64);
 
 /// A place in a stream's order. Positions of one stream compare; whether they are dense is the broker's affair.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position(pub u64);
 
 /// How much may be taken.

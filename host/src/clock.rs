@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// A point in wall time: milliseconds since 1970-01-01T00:00:00Z. Shown and written for people as RFC 3339.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
@@ -75,10 +73,7 @@ impl Clock {
         Self::new(at, seed)
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one reader of monotonic time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of monotonic time")]
     fn new(started_at: Timestamp, seed: u64) -> Self {
         Self(Arc::new(Inner {
             started: Instant::now(),
@@ -89,10 +84,7 @@ impl Clock {
 
     /// Monotonic time.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one reader of monotonic time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of monotonic time")]
     pub fn now(&self) -> Instant {
         Instant::now()
     }
@@ -115,10 +107,7 @@ impl Clock {
     #[must_use]
     pub fn random(&self) -> f64 {
         // Weyl sequence: each caller gets its own seed without a lock.
-        let seed = self
-            .0
-            .random
-            .fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        let seed = self.0.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
         fastrand::Rng::with_seed(seed).f64()
     }
 }

@@ -139,9 +139,7 @@ impl Headers {
 
     /// All lines in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_ref()))
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_ref()))
     }
 
     /// Whether there is no line.

@@ -34,10 +34,7 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Unavailable`]: whether they are durable is unknown; write the same entries again.
-    fn write(
-        &self,
-        entries: Vec<Entry>,
-    ) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
+    fn write(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
 
     /// Reads committed state.
     ///
@@ -61,20 +58,13 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    fn suspect_until<'a>(
-        &'a self,
-        consumer: &'a Name,
-    ) -> BoxFuture<'a, Result<Option<Position>, Error>>;
+    fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>>;
 
     /// Durably notes, before they are given out, that positions up to this one may be taken.
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    fn mark_taken<'a>(
-        &'a self,
-        consumer: &'a Name,
-        upto: Position,
-    ) -> BoxFuture<'a, Result<(), Error>>;
+    fn mark_taken<'a>(&'a self, consumer: &'a Name, upto: Position) -> BoxFuture<'a, Result<(), Error>>;
 }
 
 /// Outputs that were committed and are not confirmed.
@@ -83,8 +73,7 @@ pub trait Outbox: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    fn pending(&self, after: Option<RowId>, limit: usize)
-    -> BoxFuture<'_, Result<Vec<Row>, Error>>;
+    fn pending(&self, after: Option<RowId>, limit: usize) -> BoxFuture<'_, Result<Vec<Row>, Error>>;
 
     /// Forgets confirmed rows, soon: a crash before that publishes them again under the same id.
     fn confirmed(&self, rows: Vec<RowId>);
@@ -346,9 +335,7 @@ pub struct StateKey {
 }
 
 /// Changes with every write of a key; 0 while it has never been written or is deleted.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version(pub u64);
 
 /// A read of committed state.

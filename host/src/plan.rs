@@ -23,9 +23,7 @@ impl Name {
     /// # Errors
     /// [`BadName`] if it is empty, too long or has other characters.
     pub fn new(text: &str) -> Result<Self, BadName> {
-        let edge = |byte: Option<&u8>| {
-            byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        };
+        let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         let bytes = text.as_bytes();
         let inner = bytes
             .iter()

@@ -1,14 +1,34 @@
 //! What the pipeline needs of a plugin: run one attempt, say what came of it. Only files below this one know wasmtime.
 
+mod bindings;
+mod engine;
+mod failure;
+mod grants;
+mod instance;
+mod keyvalue;
+mod load;
+mod logging;
+mod outbox;
+mod pool;
+mod state;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::event::Event;
+pub use self::engine::{Engine, EngineError, Settings};
+pub use self::grants::{Grant, Import, InspectError, Inspection, Need, Refusal, inspect};
+pub use self::load::{LoadError, load};
+pub use self::pool::Plugin;
+use crate::event::{Event, Message};
 use crate::ledger::{Effects, StateReader};
 use crate::outcome::Outcome;
+use crate::plan;
+
+/// Encodes an emitted event for the stream it goes to, or says why it can't be written there.
+pub type Encode = fn(&Event, &plan::Stream) -> Result<Message, String>;
 
 /// Runs attempts of one consumer's plugin. One per consumer; tasks share it.
 pub trait Handler: Send + Sync {

@@ -1,1 +1,4 @@
-//! Tests.
+//! What the tests share: guests, plugins loaded from them, servers.
+
+pub mod guests;
+pub mod plugins;

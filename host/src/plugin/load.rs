@@ -1,0 +1,247 @@
+//! From a file to a plugin that runs: read, check, compile, link what is granted, start once on trial.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::bindings::{config, consumer, keyvalue, keyvalue_draft};
+use super::grants::{self, InspectError, Inspection, Refusal};
+use super::instance::{Guest, Shared};
+use super::pool::Plugin;
+use super::{Encode, Engine, logging};
+use crate::clock::Clock;
+use crate::outcome::{Failure, Outcome};
+use crate::plan::{self, Grants};
+
+/// Bytes of a plugin's file: three times the largest that any toolchain makes of a usual plugin (Python, 18 MB).
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// What a trial start may take at least, however short the time of an event: the first one maps the plugin's memory image.
+const TRIAL_MIN: Duration = Duration::from_secs(1);
+
+/// A plugin can't be loaded. Nothing runs of it.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its file can't be read.
+    #[error("{path} can't be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its file is too large.
+    #[error(
+        "{path} has {size} bytes; a plugin has at most {FILE_BYTES_MAX}: strip it, or leave out what it does not use"
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        size: u64,
+    },
+    /// It is not what the config pins.
+    #[error("{path} is {found}, but the config pins {pinned}: restore the file, or pin the new one")]
+    DigestMismatch {
+        /// The file.
+        path: PathBuf,
+        /// Its digest.
+        found: String,
+        /// The digest that it should have.
+        pinned: String,
+    },
+    /// It is no component.
+    #[error("{path}: {source}")]
+    NotComponent {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        source: InspectError,
+    },
+    /// It may not run here.
+    #[error("{path}: {refusal}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// It does not compile.
+    #[error("{path} does not compile: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What the compiler said.
+        reason: String,
+    },
+    /// A name is right and its type is not.
+    #[error("{path} does not fit the contract: {reason}; build it against the wit folder of this version")]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// It failed when it was started on trial.
+    #[error("{path} fails to start ({}): {}", .failure.class, .failure.message)]
+    StartFailed {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        failure: Box<Failure>,
+    },
+    /// The host could not try it.
+    #[error("{path} could not be tried: {reason}")]
+    NotTried {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl LoadError {
+    /// The heading in `docs/errors.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "plugin-unreadable",
+            Self::TooLarge { .. } => "plugin-too-large",
+            Self::DigestMismatch { .. } => "plugin-digest-mismatch",
+            Self::NotComponent { .. } => "plugin-not-component",
+            Self::Refused { refusal, .. } => match refusal {
+                Refusal::NoHandler { .. } => "plugin-no-handler",
+                Refusal::ContractNewer { .. } => "plugin-contract-newer",
+                Refusal::NotGranted { .. } => "plugin-import-not-granted",
+                Refusal::NotAvailable { .. } => "plugin-import-not-available",
+                Refusal::Unknown { .. } => "plugin-import-unknown",
+            },
+            Self::Invalid { .. } => "plugin-invalid",
+            Self::Mismatch { .. } => "plugin-contract-mismatch",
+            Self::StartFailed { .. } => "plugin-start-failed",
+            Self::NotTried { .. } => "plugin-not-tried",
+        }
+    }
+}
+
+/// Loads a consumer's plugin.
+///
+/// # Errors
+/// [`LoadError`]: a person must act, except for [`LoadError::NotTried`], where trying again helps.
+///
+/// # Cancellation
+/// Safe. A compilation that has begun runs to its end in the background, and its result is in the cache.
+pub async fn load(
+    engine: &Engine,
+    consumer: &Arc<plan::Consumer>,
+    clock: &Clock,
+    encode: Encode,
+) -> Result<Plugin, LoadError> {
+    let path = consumer.plugin.clone();
+    let bytes = read(&path).await?;
+    let inspection = grants::inspect(&bytes).map_err(|source| LoadError::NotComponent {
+        path: path.clone(),
+        source,
+    })?;
+    check(&inspection, consumer)?;
+    let wasm = engine.wasm().clone();
+    let component = compile(&path, move || Component::from_binary(&wasm, &bytes)).await?;
+    let mismatch = |error: wasmtime::Error| LoadError::Mismatch {
+        path: path.clone(),
+        reason: format!("{error:#}"),
+    };
+    let pre = link(engine, &consumer.grants)
+        .and_then(|linker| linker.instantiate_pre(&component))
+        .and_then(consumer::ConsumerPre::new)
+        .map_err(mismatch)?;
+    let shared = Arc::new(Shared {
+        consumer: Arc::clone(consumer),
+        revision: inspection.digest.into(),
+        engine: engine.clone(),
+        started: clock.now(),
+        clock: clock.clone(),
+        encode,
+    });
+    let deadline = clock.now() + consumer.limits.time.max(TRIAL_MIN);
+    let plugin = Plugin::start(pre, shared, deadline).await;
+    plugin.map_err(|outcome| trial_failed(path, outcome))
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
+    if size > FILE_BYTES_MAX {
+        let path = path.to_owned();
+        return Err(LoadError::TooLarge { path, size });
+    }
+    tokio::fs::read(path).await.map_err(unreadable)
+}
+
+fn check(inspection: &Inspection, consumer: &plan::Consumer) -> Result<(), LoadError> {
+    let path = || consumer.plugin.clone();
+    match &consumer.digest {
+        Some(pinned) if *pinned != inspection.digest => Err(LoadError::DigestMismatch {
+            path: path(),
+            found: inspection.digest.clone(),
+            pinned: pinned.clone(),
+        }),
+        _ => inspection
+            .check(&consumer.grants)
+            .map_err(|refusal| LoadError::Refused { path: path(), refusal }),
+    }
+}
+
+/// Compiles on a thread of its own: it takes from milliseconds to seconds.
+async fn compile(
+    path: &Path,
+    compile: impl FnOnce() -> wasmtime::Result<Component> + Send + 'static,
+) -> Result<Component, LoadError> {
+    let invalid = |reason| LoadError::Invalid {
+        path: path.to_owned(),
+        reason,
+    };
+    tokio::task::spawn_blocking(compile)
+        .await
+        .map_err(|error| invalid(error.to_string()))?
+        .map_err(|error| invalid(format!("{error:#}")))
+}
+
+/// Links what a consumer grants and nothing else.
+fn link(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<Guest>> {
+    type Own = HasSelf<Guest>;
+    fn own(guest: &mut Guest) -> &mut Guest {
+        guest
+    }
+    let mut linker = Linker::new(engine.wasm());
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    consumer::Consumer::add_to_linker::<_, Own>(&mut linker, own)?;
+    logging::add_to_linker(&mut linker)?;
+    if grants.state {
+        keyvalue::State::add_to_linker::<_, Own>(&mut linker, own)?;
+        keyvalue_draft::State::add_to_linker::<_, Own>(&mut linker, own)?;
+    }
+    if grants.config.is_some() {
+        config::Settings::add_to_linker::<_, Own>(&mut linker, own)?;
+    }
+    Ok(linker)
+}
+
+fn trial_failed(path: PathBuf, outcome: Outcome) -> LoadError {
+    match outcome {
+        Outcome::Failed(failure) => LoadError::StartFailed {
+            path,
+            failure: Box::new(failure),
+        },
+        Outcome::NotRun(reason) => LoadError::NotTried { path, reason },
+        // A trial start has no effects to succeed with.
+        Outcome::Succeeded => LoadError::NotTried {
+            path,
+            reason: "it did not run".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,3 @@
+//! Everything that is tested through the host's public face, in one binary.
+
+mod limits;
