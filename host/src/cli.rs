@@ -3,14 +3,17 @@
 
 pub mod check;
 pub mod completions;
+pub mod inspect;
 pub mod logs;
 pub mod schema;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
@@ -61,6 +64,8 @@ pub struct Global {
 pub enum Command {
     /// Prove the config and its plugins; say what would run.
     Check(check::Args),
+    /// Say what a component is and asks for.
+    Inspect(inspect::Args),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Args),
     /// Print the completions of a shell.
@@ -78,6 +83,7 @@ impl Command {
     pub async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
             Self::Check(args) => check::run(&args, global).await,
+            Self::Inspect(args) => inspect::run(&args, global).await,
             Self::Schema(args) => schema::run(&args),
             Self::Completions(args) => completions::run(&args),
         }
@@ -100,15 +106,25 @@ impl Global {
     /// Prints why a command failed, and says what the process ends with: 2 if config or arguments are wrong, else 1.
     #[must_use]
     pub fn report(&self, error: &anyhow::Error) -> ExitCode {
-        let problems = error.downcast_ref::<Problems>();
-        let text = match problems {
-            Some(problems) if self.json => json!({ "problems": problems }).to_string(),
-            Some(problems) => problems.to_string(),
-            None if self.json => json!({ "error": format!("{error:#}") }).to_string(),
-            None => format!("error: {error:#}"),
+        let (exit, text) = if let Some(problems) = error.downcast_ref::<Problems>() {
+            (2, self.told("problems", problems))
+        } else if let Some(refused) = error.downcast_ref::<check::Refused>() {
+            (1, self.told("plugins", refused))
+        } else if self.json {
+            (1, json!({ "error": format!("{error:#}") }).to_string())
+        } else {
+            (1, format!("error: {error:#}"))
         };
         complain(&text);
-        ExitCode::from(if problems.is_some() { 2 } else { 1 })
+        ExitCode::from(exit)
+    }
+
+    fn told(&self, key: &str, error: &(impl Display + Serialize)) -> String {
+        if self.json {
+            json!({ key: error }).to_string()
+        } else {
+            error.to_string()
+        }
     }
 }
 
