@@ -1,1 +1,363 @@
-//! The service, put together once, in order of need.
+//! The service, put together once, in order of need: store, ledger, brokers, plugins, relays, pipelines, doors.
+//!
+//! [`App::start`] is the parts list. [`Host`] is what the doors (the admin API) see of a running app. Brokers may be away while it
+//! starts; everything else must be right, or it does not start.
+
+pub mod connect;
+pub mod dead_letters;
+pub mod host;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{RwLock, broadcast};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{error, info, warn};
+
+use crate::broker::http::ingress;
+use crate::broker::{self, Broker};
+use crate::clock::Clock;
+use crate::event::codec;
+use crate::ledger::embedded::Embedded;
+use crate::ledger::{self, Ledger, Outbox, Parking, Row};
+use crate::metrics::Metrics;
+use crate::pipeline::relay::{self, Relay};
+use crate::pipeline::{self, Left, Pipeline};
+use crate::plan::{BrokerKind, LedgerPlace, Name, Place, Plan, Stream};
+use crate::plugin::{self, Handler};
+use crate::store::{self, Store};
+use crate::{admin, metrics};
+
+pub use host::Host;
+
+/// Happenings that a slow watcher may lag behind before it misses some.
+const FEED: usize = 4_096;
+/// Messages in the queue of a relay; each is what one group commit made.
+const RELAY_QUEUE: usize = 1_024;
+/// Rows of the outbox in one page when a host starts.
+const PAGE: usize = 10_000;
+/// How often old records and log entries are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A running service. [`App::drain`] stops it; dropping it is a crash in small.
+pub struct App {
+    /// What its doors see.
+    pub host: Arc<Host>,
+    admin: admin::Serving,
+    ingress: Option<ingress::Serving>,
+    pipelines: BTreeMap<Name, Pipeline>,
+    /// Ended by `drain`: what they still hold is in the ledger.
+    relays: JoinSet<()>,
+    sweeper: JoinHandle<()>,
+    store: Arc<Store>,
+    clock: Clock,
+}
+
+/// The service can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger can't be opened.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The engine can't be made.
+    #[error(transparent)]
+    Engine(#[from] plugin::EngineError),
+    /// A plugin can't be loaded.
+    #[error("consumer {consumer}: {error}")]
+    Plugin {
+        /// Whose.
+        consumer: Name,
+        /// Why.
+        error: plugin::LoadError,
+    },
+    /// A broker can't be set up at all.
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    /// The admin API can't listen.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
+    /// The ingress can't listen.
+    #[error(transparent)]
+    Ingress(#[from] ingress::Error),
+}
+
+/// What a drain left, by consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Drained {
+    /// By consumer, only where something was left.
+    pub left: BTreeMap<String, Left>,
+    /// Whether the ledger is closed cleanly.
+    pub clean: bool,
+}
+
+impl App {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// [`Error`]: a person must act; nothing was taken from any broker.
+    pub async fn start(plan: Plan, clock: Clock) -> Result<Self, Error> {
+        let plan = Arc::new(plan);
+        let metrics = Metrics::new();
+        let (feed, _) = broadcast::channel(FEED);
+
+        let store = open_store(&plan, &clock).await?;
+        let ledger = ledger::embedded::open(store.clone(), logs(&plan));
+        let brokers = brokers(&plan, &store, &clock)?;
+        let handlers = load_plugins(&plan, &clock).await?;
+
+        let mut relays = JoinSet::new();
+        let relay = relay_parts(&plan, &brokers, &ledger, &clock, &metrics);
+        let relay = start_relays(relay, ledger.as_ref(), &mut relays).await?;
+
+        let mut parts = Vec::new();
+        let quarantine = Arc::new(RwLock::new(()));
+        for (name, consumer) in &plan.consumers {
+            let (Some(handler), Some(broker)) = (handlers.get(name), brokers.get(&consumer.reads.broker.name)) else {
+                continue;
+            };
+            parts.push(pipeline::Parts {
+                consumer: consumer.clone(),
+                broker: broker.clone(),
+                handler: handler.clone(),
+                ledger: ledger.clone(),
+                parking: ledger.clone(),
+                relays: relay.clone(),
+                quarantine: quarantine.clone(),
+                metrics: metrics.consumer(name),
+                feed: feed.clone(),
+                clock: clock.clone(),
+            });
+        }
+        let (pipelines, consumers) = start_pipelines(parts);
+
+        let host = Arc::new(Host {
+            plan: plan.clone(),
+            metrics,
+            consumers,
+            relays: relay,
+            ledger: ledger.clone(),
+            dead_letters: ledger.clone(),
+            brokers,
+            publishers: Mutex::default(),
+            feed,
+        });
+        let admin = admin::serve(host.clone(), &plan.admin).await?;
+        let ingress = serve_ingress(&host).await?;
+        let sweeper = tokio::spawn(sweep(store.clone(), plan, clock.clone()));
+        Ok(Self { host, admin, ingress, pipelines, relays, sweeper, store, clock })
+    }
+
+    /// Where the admin API listens.
+    #[must_use]
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        self.admin.address()
+    }
+
+    /// Where the ingress listens, if there is one.
+    #[must_use]
+    pub fn ingress_address(&self) -> Option<std::net::SocketAddr> {
+        self.ingress.as_ref().map(ingress::Serving::address)
+    }
+
+    /// The embedded store, for whoever reads its logs from outside the pipelines.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Whether every pipeline runs. One that does not has panicked: the process should end, the next one finds the event by its record.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.pipelines.values().all(Pipeline::is_running)
+    }
+
+    /// Stops taking, finishes what runs within the plan's grace time, hands the rest back, closes the ledger, and says what was left.
+    pub async fn drain(mut self) -> Drained {
+        let grace = self.host.plan.host.grace;
+        let deadline = self.clock.now() + grace;
+        if let Some(ingress) = self.ingress.take() {
+            ingress.stop(grace).await;
+        }
+        let mut drains = JoinSet::new();
+        for (name, pipeline) in self.pipelines {
+            drains.spawn(async move { (name, pipeline.drain(deadline).await) });
+        }
+        let mut left = BTreeMap::new();
+        for (name, consumer) in drains.join_all().await {
+            if consumer != Left::default() {
+                left.insert(name.to_string(), consumer);
+            }
+        }
+        // Whatever a relay still holds is in the outbox: the next host publishes it, under the same ids.
+        self.relays.shutdown().await;
+        self.sweeper.abort();
+        self.admin.stop(Duration::from_secs(1)).await;
+        let closed = self.store.close().await;
+        if let Err(error) = &closed {
+            error!(error = %error, "ledger could not be closed: the next start counts this stop as a crash");
+        }
+        Drained { left, clean: closed.is_ok() }
+    }
+}
+
+async fn open_store(plan: &Plan, clock: &Clock) -> Result<Arc<Store>, ledger::Error> {
+    let LedgerPlace::Embedded(path) = &plan.ledger.place;
+    let settings = store::Settings { path: path.clone(), retention: plan.ledger.retention, fsync: plan.ledger.fsync };
+    let clock = clock.clone();
+    let opened = tokio::task::spawn_blocking(move || Store::open(settings, clock)).await;
+    let opened = opened.map_err(|error| ledger::Error::Unavailable(error.to_string()))?;
+    Ok(opened?)
+}
+
+/// The streams that are logs in the ledger's own store.
+fn logs(plan: &Plan) -> BTreeSet<Name> {
+    let logs = plan.streams.values().filter(|stream| matches!(stream.place, Place::Log(_)));
+    logs.map(|stream| stream.name.clone()).collect()
+}
+
+fn brokers(plan: &Plan, store: &Arc<Store>, clock: &Clock) -> Result<BTreeMap<Name, Arc<dyn Broker>>, broker::Error> {
+    let mut brokers = BTreeMap::new();
+    for (name, broker) in &plan.brokers {
+        let opened: Arc<dyn Broker> = match &broker.kind {
+            BrokerKind::Embedded => broker::embedded::open(store.clone(), broker, clock.clone()),
+            BrokerKind::Nats(_) => Arc::new(connect::Connecting::new(broker.clone(), clock.clone())),
+            BrokerKind::Webhook(webhook) => {
+                Arc::new(broker::http::webhook::Webhook::new(name.clone(), webhook, clock.clone())?)
+            }
+        };
+        brokers.insert(name.clone(), opened);
+    }
+    Ok(brokers)
+}
+
+async fn load_plugins(plan: &Plan, clock: &Clock) -> Result<HashMap<Name, Arc<dyn Handler>>, Error> {
+    let engine = plugin::Engine::new(&plugin::Settings::of(plan))?;
+    let mut handlers: HashMap<Name, Arc<dyn Handler>> = HashMap::new();
+    for (name, consumer) in &plan.consumers {
+        let loaded = plugin::load(&engine, consumer, clock, encode).await;
+        let handler = loaded.map_err(|error| Error::Plugin { consumer: name.clone(), error })?;
+        info!(consumer = %name, plugin = %consumer.plugin.display(), revision = %handler.revision(), "plugin is loaded");
+        handlers.insert(name.clone(), Arc::new(handler));
+    }
+    Ok(handlers)
+}
+
+/// How a plugin's event is encoded for the stream it goes to.
+pub fn encode(event: &crate::event::Event, stream: &Stream) -> Result<crate::event::Message, String> {
+    codec::encode(event, stream).map_err(|error| error.to_string())
+}
+
+/// A relay for every stream that consumers write and that is not a log in the ledger's own store.
+fn relay_parts(
+    plan: &Plan,
+    brokers: &BTreeMap<Name, Arc<dyn Broker>>,
+    ledger: &Arc<Embedded>,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> HashMap<Name, relay::Parts> {
+    let mut parts = HashMap::new();
+    let written = plan.consumers.values().flat_map(|consumer| {
+        consumer.writes.iter().map(|rule| &rule.stream).chain(consumer.dead_letter.iter())
+    });
+    for stream in written.filter(|stream| !matches!(stream.place, Place::Log(_))) {
+        let Some(broker) = brokers.get(&stream.broker.name) else { continue };
+        parts.entry(stream.name.clone()).or_insert_with(|| relay::Parts {
+            stream: stream.clone(),
+            broker: broker.clone(),
+            outbox: ledger.clone(),
+            ledger: ledger.clone(),
+            clock: clock.clone(),
+            metrics: metrics.stream(&stream.name),
+        });
+    }
+    parts
+}
+
+/// Starts the relays with what the last host left in the outbox, before anything newer can be committed.
+async fn start_relays(
+    parts: HashMap<Name, relay::Parts>,
+    outbox: &dyn Outbox,
+    tasks: &mut JoinSet<()>,
+) -> Result<HashMap<Name, Relay>, ledger::Error> {
+    let mut left: HashMap<Name, Vec<Row>> = HashMap::new();
+    let mut after = None;
+    loop {
+        let page = outbox.pending(after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        for row in page {
+            left.entry(row.output.stream.clone()).or_default().push(row);
+        }
+    }
+    let mut relays = HashMap::new();
+    for (name, parts) in parts {
+        let rows = left.remove(&name).unwrap_or_default();
+        let (relay, task) = parts.start(rows, RELAY_QUEUE);
+        tasks.spawn(task);
+        relays.insert(name, relay);
+    }
+    for (stream, rows) in left {
+        warn!(stream = %stream, rows = rows.len(), "outbox holds events for a stream that nobody writes any more: they wait until it is back in the config");
+    }
+    Ok(relays)
+}
+
+fn start_pipelines(parts: Vec<pipeline::Parts>) -> (BTreeMap<Name, Pipeline>, BTreeMap<Name, host::Consumer>) {
+    let (mut pipelines, mut consumers) = (BTreeMap::new(), BTreeMap::new());
+    for parts in parts {
+        let name = parts.consumer.name.clone();
+        let (revision, metrics): (_, metrics::Consumer) = (parts.handler.revision(), parts.metrics.clone());
+        let pipeline = parts.start();
+        consumers.insert(name.clone(), host::Consumer { revision, metrics, pipeline: pipeline.handle() });
+        pipelines.insert(name, pipeline);
+    }
+    (pipelines, consumers)
+}
+
+async fn serve_ingress(host: &Arc<Host>) -> Result<Option<ingress::Serving>, ingress::Error> {
+    let Some(plan) = &host.plan.ingress else { return Ok(None) };
+    for stream in plan.routes.values() {
+        tokio::spawn(open(Arc::downgrade(host), stream.clone()));
+    }
+    let doors = host.clone();
+    let lookup: ingress::Lookup = Arc::new(move |stream: &Stream| doors.opened(&stream.name));
+    ingress::serve(plan.clone(), lookup).await.map(Some)
+}
+
+/// Opens the publisher of a stream that the ingress writes, however long its broker is away.
+async fn open(host: Weak<Host>, stream: Arc<Stream>) {
+    let mut pause = Duration::from_millis(100);
+    while let Some(host) = host.upgrade() {
+        match host.publisher(&stream).await {
+            Ok(_) => return,
+            Err(error) => warn!(stream = %stream.name, error = %error, "ingress can't write the stream yet: trying again"),
+        }
+        drop(host);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Drops what is too old, every few seconds.
+async fn sweep(store: Arc<Store>, plan: Arc<Plan>, clock: Clock) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let now = clock.wall();
+        if let Err(error) = store.expire(now).await {
+            warn!(error = %error, "old records could not be dropped: trying again");
+        }
+        for stream in plan.streams.values() {
+            if let Place::Log(log) = &stream.place
+                && let Err(error) = store.trim(&stream.name, log, now).await
+            {
+                warn!(stream = %stream.name, error = %error, "stream could not be trimmed: trying again");
+            }
+        }
+    }
+}
+
+/// The embedded ledger as the traits that the pipelines see. A line that fails to compile if it stops being all of them.
+const _: fn(Arc<Embedded>) -> (Arc<dyn Ledger>, Arc<dyn Parking>) = |ledger| (ledger.clone(), ledger);

@@ -6,6 +6,8 @@
 pub mod embedded;
 pub mod http;
 pub mod nats;
+#[doc(hidden)]
+pub mod suite;
 
 use std::sync::Arc;
 use std::time::Duration;

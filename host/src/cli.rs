@@ -3,8 +3,10 @@
 
 pub mod check;
 pub mod completions;
+pub mod demo;
 pub mod inspect;
 pub mod logs;
+pub mod run;
 pub mod schema;
 
 use std::fmt::Display;
@@ -54,7 +56,7 @@ pub struct Global {
     /// Print JSON: one object, or one per line where there are many.
     #[arg(long, global = true)]
     pub json: bool,
-    /// How log lines on stderr look. What is logged is set by TIDEGATE_LOG, such as "debug" or "tidegate::broker=trace"; default "info".
+    /// How log lines on stderr look. What is logged is set by TIDEGATE_LOG, such as "debug" or "tidegate::broker=trace"; default "info", of the demo "off".
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: logs::Format,
 }
@@ -62,10 +64,14 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the service, until SIGTERM or SIGINT.
+    Run(run::Args),
     /// Prove the config and its plugins; say what would run.
     Check(check::Args),
     /// Say what a component is and asks for.
     Inspect(inspect::Args),
+    /// Run the flash sale on the embedded broker, and check from outside that it came out right.
+    Demo(demo::Args),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Args),
     /// Print the completions of a shell.
@@ -73,6 +79,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// What is logged unless `TIDEGATE_LOG` says otherwise. The demo is full of things that go wrong on purpose; its table tells them.
+    #[must_use]
+    pub fn log_level(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "off",
+            _ => "info",
+        }
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -82,6 +97,8 @@ impl Command {
     /// As the command's own.
     pub async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
+            Self::Run(args) => run::run(&args, global).await,
+            Self::Demo(args) => demo::run(&args, global).await,
             Self::Check(args) => check::run(&args, global).await,
             Self::Inspect(args) => inspect::run(&args, global).await,
             Self::Schema(args) => schema::run(&args),

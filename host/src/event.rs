@@ -9,6 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub mod codec;
+pub mod key;
+mod pointer;
 
 /// One CloudEvents 1.0 event. Attribute names and values were checked by whoever built it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,8 @@
 //! one transaction or not at all, and that transaction is refused if the event has taken effect before.
 
 pub mod embedded;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,7 +36,7 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Unavailable`]: whether they are durable is unknown; write the same entries again.
-    fn write(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
+    fn write(&self, entries: Arc<Vec<Entry>>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
 
     /// Reads committed state.
     ///
@@ -59,6 +61,9 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// [`Error::Unavailable`]
     fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>>;
+
+    /// The consumer has been through everything that it may have had in hand when an earlier host stopped: old records may go again.
+    fn recovered(&self, consumer: &Name);
 
     /// Durably notes, before they are given out, that positions up to this one may be taken.
     ///
@@ -162,6 +167,18 @@ impl RecordKey {
         ]))
     }
 
+    /// The key of an event whose id was used before for other data.
+    #[must_use]
+    pub fn of_conflict(record: Self, payload: PayloadHash) -> Self {
+        Self(digest(&[b"\0conflict", &record.0, &payload.0.to_be_bytes()]))
+    }
+
+    /// The key of an output that its broker refuses.
+    #[must_use]
+    pub fn of_output(id: &str) -> Self {
+        Self(digest(&[b"\0output", id.as_bytes()]))
+    }
+
     /// The id of the event's output number `index`: a pure function of consumer, event and index, so that publishing it again after
     /// a crash is recognised by whoever dedupes by id.
     #[must_use]
@@ -175,6 +192,22 @@ impl fmt::Display for RecordKey {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+impl std::str::FromStr for RecordKey {
+    type Err = BadRecordKey;
+
+    fn from_str(text: &str) -> Result<Self, BadRecordKey> {
+        let bad = || BadRecordKey(text.chars().take(64).collect());
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        Ok(Self(number.ok_or_else(bad)?.to_be_bytes()))
+    }
+}
+
+/// The text is no id of a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no id of a dead letter: it has 32 hex digits")]
+pub struct BadRecordKey(String);
 
 impl fmt::Debug for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -426,10 +459,16 @@ pub struct ParkedLane {
 pub struct ParkedEvent {
     /// Its place.
     pub id: ParkedId,
+    /// What it is recorded by: of an event that was put back from the dead letters, the id of its dead letter.
+    pub record: RecordKey,
     /// Where it came from.
     pub position: Position,
     /// As it arrived.
     pub message: Message,
+    /// Its failed attempts so far. Here, because a look-up of its record only says that it is parked.
+    pub history: Option<Box<History>>,
+    /// How often an attempt began and the host died before it ended.
+    pub started: u32,
 }
 
 /// What a dead letter is known by: the record of its event, or for a conflict, that of its place. The same event is the same dead letter.

@@ -8,7 +8,7 @@ use tidegate::cli::{Cli, logs};
 fn main() -> ExitCode {
     // Wrong arguments end here, with exit code 2.
     let cli = Cli::parse();
-    logs::start(cli.global.log_format);
+    logs::start(cli.global.log_format, cli.command.log_level());
     let ended = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(cli.command.run(&cli.global)),
         Err(error) => Err(error.into()),

@@ -1,1 +1,357 @@
-//! The embedded store.
+//! The embedded store: one folder, one process, every durable byte of a host without servers.
+//!
+//! One thread commits. It takes all work that waits as one batch, lets each piece look at what the earlier ones would write,
+//! makes the batch durable with one sync, and only then answers: so many callers share the price of one sync, and no reader
+//! ever sees what a power cut could take back. The ledger and the embedded broker are two users of the same batches, which is
+//! what makes an event, its effects and its outputs one transaction.
+//!
+//! Only this file and those below it name the storage engine.
+
+mod batch;
+mod buckets;
+mod committer;
+mod cursors;
+mod folder;
+mod journal;
+mod keys;
+mod logs;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::broker::Position;
+use crate::clock::{Clock, Timestamp};
+use crate::plan::Name;
+
+pub(crate) use batch::Batch;
+pub(crate) use keys::{Key, KeyReader, decode, encode};
+pub(crate) use logs::Entry as LogEntry;
+pub use logs::{Cursor, Log};
+pub(crate) use tables::{Record, RecordState, Table, Tables};
+
+use committer::{Committer, Job, Message};
+use cursors::Cursors;
+
+/// Pieces of work that may wait for the committer; whoever brings more waits to hand over.
+const JOBS_MAX: usize = 1024;
+
+/// Where the store is and how it keeps.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder. Made if it is absent; refused if it holds anything else.
+    pub path: PathBuf,
+    /// How long records are kept, at least; at most an eighth longer.
+    pub retention: Duration,
+    /// Whether a commit waits for the disk.
+    pub fsync: bool,
+}
+
+/// The store, open. One per folder; share the `Arc`. [`Store::close`] makes the stop a clean one; dropping the last handle
+/// without it is a crash to the next start: nothing is lost, but what may have been under way is under suspicion.
+pub struct Store {
+    shared: Arc<Shared>,
+    // `None` only while the store is being dropped: the committer ends when the last sender is gone.
+    jobs: Option<mpsc::Sender<Message>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the handle and the committer share.
+struct Shared {
+    settings: Settings,
+    clock: Clock,
+    /// `None` while the engine is down: readers and writers are told that the store is unavailable.
+    tables: RwLock<Option<Arc<Tables>>>,
+    riders: RwLock<Vec<Arc<dyn Rider>>>,
+    cursors: Arc<Cursors>,
+    tails: logs::Tails,
+    /// Consumers with a mark left by an unclean stop that have not gone through it yet.
+    recovering: Mutex<BTreeSet<Name>>,
+    unclean: bool,
+    opened: Instant,
+}
+
+/// Something that is written along with whatever is committed next, because nobody waits for it. If the batch fails, what it
+/// gave is lost: ride only with what can be told again or done without.
+pub(crate) trait Rider: Send + Sync {
+    /// Adds rows to a batch that is about to be committed.
+    ///
+    /// # Errors
+    /// [`Error`] fails the whole batch.
+    fn ride(&self, batch: &mut Batch<'_>, ride: Ride) -> Result<(), Error>;
+}
+
+/// Which batch it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ride {
+    /// One of many.
+    Passing,
+    /// The last before a clean stop.
+    Last,
+}
+
+/// What a piece of work weighs against the bounds of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weight {
+    /// Entries.
+    pub(crate) entries: usize,
+    /// Bytes, about.
+    pub(crate) bytes: usize,
+}
+
+impl Weight {
+    /// Work that hardly weighs anything.
+    pub(crate) const LIGHT: Self = Self { entries: 1, bytes: 64 };
+}
+
+impl Store {
+    /// Opens the store in a folder, or makes it there. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Newer`], [`Error::Damaged`]: a person must act, nothing was changed.
+    /// [`Error::Unavailable`]: the disk is full or refuses.
+    pub fn open(settings: Settings, clock: Clock) -> Result<Arc<Self>, Error> {
+        let mut folder = folder::Folder::lock(&settings.path)?;
+        let found = folder.begin()?;
+        let tables = Tables::open(&folder.database(), settings.retention, found)?;
+        let memory = committer::Memory::load(&tables)?;
+        folder.check(found, memory.next())?;
+        folder.opened()?;
+        let cursors = Arc::new(Cursors::load(&tables)?);
+        let unclean = found == folder::Found::Open;
+        let recovering = if unclean { tables.marked()? } else { BTreeSet::new() };
+        let shared = Arc::new(Shared {
+            opened: clock.now(),
+            tails: logs::Tails::default(),
+            riders: RwLock::new(vec![cursors.clone()]),
+            tables: RwLock::new(Some(Arc::new(tables))),
+            recovering: Mutex::new(recovering),
+            cursors,
+            unclean,
+            settings,
+            clock,
+        });
+        let (jobs, waiting) = mpsc::channel(JOBS_MAX);
+        let committer = Committer::new(shared.clone(), waiting, memory, folder).spawn()?;
+        Ok(Arc::new(Self {
+            shared,
+            jobs: Some(jobs),
+            committer: Mutex::new(Some(committer)),
+        }))
+    }
+
+    /// Commits what waits, notes that the stop was clean and lets go of the folder. What is asked afterwards is unavailable.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: the last batch did not become durable, and the next start counts this stop as a crash.
+    pub async fn close(&self) -> Result<(), Error> {
+        let (done, closed) = oneshot::channel();
+        self.send(Message::Close(done)).await?;
+        let closed = closed.await.map_err(|_| Error::closed())?;
+        let committer = lock(&self.committer).take();
+        if let Some(committer) = committer {
+            // It has answered, so that it only has its own locals left to drop.
+            let _ = committer.join();
+        }
+        closed
+    }
+
+    /// Whether the last stop was a crash.
+    #[must_use]
+    pub fn was_unclean(&self) -> bool {
+        self.shared.unclean
+    }
+
+    /// Drops the buckets of records that are older than the retention. Call it every few seconds; it also carries what waits
+    /// for a batch, so that nothing waits long on a quiet host.
+    ///
+    /// After an unclean stop nothing is dropped while a consumer may still be given events that it had in hand then: until each
+    /// consumer with a mark has [`recovered`](Self::recovered), or, since a consumer may be gone from the config, until the
+    /// store has been open for as long as the retention. So a host that was down for longer than that forgets nothing early.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]
+    pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
+        let keep = self.is_recovering();
+        self.commit(Weight::LIGHT, move |batch| if keep { Ok(0) } else { batch.expire(now) })
+            .await
+    }
+
+    fn is_recovering(&self) -> bool {
+        let open_for = self.shared.clock.now() - self.shared.opened;
+        open_for < self.shared.settings.retention && !lock(&self.shared.recovering).is_empty()
+    }
+
+    /// The consumer has been through everything it may have had in hand when the last host stopped.
+    pub fn recovered(&self, consumer: &Name) {
+        lock(&self.shared.recovering).remove(consumer);
+    }
+
+    /// The mark a consumer left, if the last stop was unclean.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]
+    pub(crate) fn suspect_until(&self, consumer: &Name) -> Result<Option<Position>, Error> {
+        if !self.shared.unclean || !lock(&self.shared.recovering).contains(consumer) {
+            return Ok(None);
+        }
+        self.read(|tables| tables.mark(consumer))
+    }
+
+    /// Durably notes that a consumer may take positions up to this one. A mark never goes back.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]
+    pub(crate) async fn mark_taken(&self, consumer: &Name, upto: Position) -> Result<(), Error> {
+        let consumer = consumer.clone();
+        self.commit(Weight::LIGHT, move |batch| batch.mark(&consumer, upto))
+            .await
+    }
+
+    /// Reads what is committed, here and now: for reads that memory answers.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Tables) -> Result<T, Error>) -> Result<T, Error> {
+        read(&*self.shared.tables()?)
+    }
+
+    /// Reads what is committed on a thread that may wait for the disk.
+    pub(crate) async fn read_apart<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Tables) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let tables = self.shared.tables()?;
+        tokio::task::spawn_blocking(move || read(&tables))
+            .await
+            .map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+
+    /// Runs a piece of work in the next batch and answers when it is durable. If the work itself fails, so does its batch.
+    ///
+    /// # Cancellation
+    /// Dropping the answer does not undo the work.
+    pub(crate) async fn commit<T: Send + 'static>(
+        &self,
+        weight: Weight,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::Job(Job::new(self.shared.clock.wall(), weight, work, answer)))
+            .await?;
+        answered.await.map_err(|_| Error::closed())?
+    }
+
+    /// Asks for a batch soon, for the riders' sake. Does nothing if the committer is busy: then there is one anyway.
+    pub(crate) fn nudge(&self) {
+        if let Some(jobs) = &self.jobs {
+            let now = self.shared.clock.wall();
+            let (answer, _) = oneshot::channel();
+            let _ = jobs.try_send(Message::Job(Job::new(now, Weight::LIGHT, |_| Ok(()), answer)));
+        }
+    }
+
+    /// Lets something ride along with each batch from now on.
+    pub(crate) fn add_rider(&self, rider: Arc<dyn Rider>) {
+        self.shared
+            .riders
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(rider);
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Error> {
+        let jobs = self.jobs.as_ref().ok_or_else(Error::closed)?;
+        jobs.send(message).await.map_err(|_| Error::closed())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(committer) = lock(&self.committer).take() {
+            let _ = committer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn tables(&self) -> Result<Arc<Tables>, Error> {
+        self.tables
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or_else(|| Error::Unavailable("the store is closed or being mended".to_owned()))
+    }
+
+    fn set_tables(&self, tables: Option<Arc<Tables>>) {
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = tables;
+    }
+}
+
+/// A lock whose holder panicked guards data that is whole: all critical sections here are single steps.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The store can't do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// For now: the disk is full or refuses. Ask again.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// Another process has the folder.
+    #[error("another process uses the store in {0}: stop it, or give this host another folder")]
+    Locked(String),
+    /// A newer version wrote the folder.
+    #[error(
+        "the store in {folder} has format {found}, this version reads up to {known}: run the newer version, or give this one another folder"
+    )]
+    Newer {
+        /// Which folder.
+        folder: String,
+        /// The format it has.
+        found: u32,
+        /// The format we know.
+        known: u32,
+    },
+    /// The folder is not as we left it.
+    #[error(
+        "the store in {folder} is damaged: {reason}; restore the folder from a backup, or move it away to begin a new one"
+    )]
+    Damaged {
+        /// Which folder.
+        folder: String,
+        /// What was found.
+        reason: String,
+    },
+}
+
+impl Error {
+    fn closed() -> Self {
+        Self::Unavailable("the store is closed".to_owned())
+    }
+
+    /// The engine's error while it runs: whatever it is, asking again is all that a caller can do.
+    fn engine(error: &fjall::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+
+    fn io(doing: &str, error: &std::io::Error) -> Self {
+        Self::Unavailable(format!("can't {doing}: {error}"))
+    }
+}
+
+/// Syncs a folder, so that names made or renamed in it stay. Windows has no such call and needs none.
+fn sync_folder(path: &std::path::Path) -> std::io::Result<()> {
+    if cfg!(windows) {
+        return Ok(());
+    }
+    File::open(path)?.sync_all()
+}

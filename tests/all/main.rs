@@ -1,3 +1,9 @@
 //! Everything that is tested through the host's public face, in one binary.
 
+mod architecture;
+mod brokers;
+mod emitting;
 mod limits;
+mod loading;
+mod reuse;
+mod state;

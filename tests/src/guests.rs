@@ -5,6 +5,29 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+/// Makes a component of the text in `guests/NAME.wat`: a component as it stands there, or what a core module is made of, set into
+/// `guests/frame.wat`.
+///
+/// # Errors
+/// If it can't be.
+pub fn assemble(name: &str) -> anyhow::Result<PathBuf> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name| std::fs::read_to_string(tests.join("guests").join(name).with_extension("wat"));
+    let mut text = read(name)?;
+    if !text.contains("(component") {
+        text = read("frame")?.replacen(";; MODULE\n", &text, 1);
+    }
+    let wasm = wat::parse_str(text)?;
+    let folder = tests.join("../target/guests/wat");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(name).with_extension("wasm");
+    // Tests that assemble the same write the same: each its own file, renamed onto the one name, so that nobody reads half of it.
+    let own = folder.join(format!("{name}-{:?}", std::thread::current().id()));
+    std::fs::write(&own, wasm)?;
+    std::fs::rename(own, &path)?;
+    Ok(path)
+}
+
 /// Builds a guest and gives its component. Once per process; another process that builds the same waits for cargo's own lock.
 ///
 /// # Panics

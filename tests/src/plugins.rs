@@ -18,27 +18,30 @@ use tidegate::plan::{
 };
 use tidegate::plugin::{Attempted, Call, Engine, Handler, LoadError, Plugin, Settings, load};
 
-/// Instances that the tests' engine has room for.
-pub const INSTANCES_MAX: u32 = 64;
-
 /// The engine that all tests share, as all consumers of a host do.
 ///
 /// # Panics
 /// If the machine gives no engine.
 #[must_use]
-#[expect(clippy::expect_used, reason = "there is no test without an engine")]
 pub fn engine() -> Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    let make = || {
-        Engine::new(&Settings {
-            instances_max: NonZeroU32::new(INSTANCES_MAX).expect("it is not 0"),
-            memory_max: 64 << 20,
-            table_elements_max: 20_000,
-            cache: Some(cache()),
-        })
-        .expect("the machine has room for an engine")
-    };
-    ENGINE.get_or_init(make).clone()
+    ENGINE.get_or_init(|| engine_with_room(100)).clone()
+}
+
+/// An engine of a test's own.
+///
+/// # Panics
+/// If the machine gives none.
+#[must_use]
+#[expect(clippy::expect_used, reason = "there is no test without an engine")]
+pub fn engine_with_room(instances_max: u32) -> Engine {
+    Engine::new(&Settings {
+        instances_max: NonZeroU32::new(instances_max).expect("it is not 0"),
+        memory_max: 64 << 20,
+        table_elements_max: 20_000,
+        cache: Some(cache()),
+    })
+    .expect("the machine has room for an engine")
 }
 
 /// Where the tests keep compiled plugins.
@@ -133,7 +136,15 @@ pub fn consumer(plugin: PathBuf) -> Consumer {
 /// # Errors
 /// As [`load`].
 pub async fn try_load(consumer: Consumer) -> Result<Plugin, LoadError> {
-    load(&engine(), &Arc::new(consumer), &Clock::system(), encode).await
+    try_load_into(&engine(), consumer).await
+}
+
+/// Loads a consumer's plugin into an engine.
+///
+/// # Errors
+/// As [`load`].
+pub async fn try_load_into(engine: &Engine, consumer: Consumer) -> Result<Plugin, LoadError> {
+    load(engine, &Arc::new(consumer), &Clock::system(), encode).await
 }
 
 /// An encoder that needs no broker: the event's attributes as header lines.

@@ -15,9 +15,9 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging, once per process: what `TIDEGATE_LOG` says, else everything from `info` up. A second start changes nothing.
-pub fn start(format: Format) {
-    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// Starts logging, once per process: what `TIDEGATE_LOG` says, else everything from `level` up. A second start changes nothing.
+pub fn start(format: Format, level: &str) {
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let stderr = std::io::stderr;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     let _ = match format {

@@ -1,5 +1,6 @@
 //! What a failed call was: pure, from the engine's error and what the guest was refused before.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
@@ -91,7 +92,7 @@ fn cause(error: &wasmtime::Error, refusal: Option<&Refusal>) -> (Class, String) 
         let text = "the plugin still ran at its time limit";
         return (Class::TimeLimit, text.to_owned());
     }
-    if error.downcast_ref() == Some(&Trap::StackOverflow) {
+    if overflowed(error) {
         return (Class::StackOverflow, "the plugin's stack overflowed".to_owned());
     }
     let trap = trap(error);
@@ -104,6 +105,22 @@ fn cause(error: &wasmtime::Error, refusal: Option<&Refusal>) -> (Class, String) 
             "the plugin handed over more data in one call than its limits allow".to_owned(),
         ),
         None => (Class::Trap, trap),
+    }
+}
+
+/// Whether the stack overflowed: the engine's, or the one that compiled languages keep in linear memory. The latter ends below
+/// address 0, where the access traps as any other; what tells it is a stack as deep as we look, of one function or a few in turn.
+fn overflowed(error: &wasmtime::Error) -> bool {
+    match error.downcast_ref() {
+        Some(Trap::StackOverflow) => true,
+        Some(Trap::MemoryOutOfBounds) => {
+            let frames = error
+                .downcast_ref::<WasmBacktrace>()
+                .map_or(&[][..], WasmBacktrace::frames);
+            let functions: BTreeSet<u32> = frames.iter().map(|frame| frame.func_index()).collect();
+            frames.len() >= FRAMES_MAX && functions.len() <= FRAMES_MAX / 4
+        }
+        _ => false,
     }
 }
 

@@ -79,12 +79,23 @@ impl Guest {
         bucket: &Resource<Bucket>,
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<Vec<Pair>, E>> {
+        // What the guest has no memory for is not gathered in ours.
+        let mut room = self.shared.consumer.limits.memory;
         let mut pairs = Vec::with_capacity(keys.len());
         for key in keys {
-            match self.get(bucket, key.clone()).await? {
-                Ok(value) => pairs.push(value.map(|value| (key, value))),
+            let value = match self.get(bucket, key.clone()).await? {
+                Ok(value) => value,
                 Err(error) => return Ok(Err(error)),
+            };
+            let bytes = value.as_ref().map_or(0, Vec::len);
+            match room.checked_sub(bytes) {
+                Some(left) => room = left,
+                None => {
+                    let text = "the values are more than limits.memory holds";
+                    return self.tell(Err(state::Error::Limit(text.to_owned())));
+                }
             }
+            pairs.push(value.map(|value| (key, value)));
         }
         Ok(Ok(pairs))
     }

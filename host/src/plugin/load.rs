@@ -60,6 +60,18 @@ pub enum LoadError {
         /// What it is.
         source: InspectError,
     },
+    /// It has more memory when it starts than it may have.
+    #[error(
+        "{path} has {needed} bytes of memory when it starts, and limits.memory is {limit}: raise the limit, or build it smaller"
+    )]
+    NeedsMemory {
+        /// The file.
+        path: PathBuf,
+        /// What it has when it starts, in bytes.
+        needed: u64,
+        /// What it may have, in bytes.
+        limit: usize,
+    },
     /// It may not run here.
     #[error("{path}: {refusal}")]
     Refused {
@@ -111,6 +123,7 @@ impl LoadError {
             Self::TooLarge { .. } => "plugin-too-large",
             Self::DigestMismatch { .. } => "plugin-digest-mismatch",
             Self::NotComponent { .. } => "plugin-not-component",
+            Self::NeedsMemory { .. } => "plugin-needs-memory",
             Self::Refused { refusal, .. } => match refusal {
                 Refusal::NoHandler { .. } => "plugin-no-handler",
                 Refusal::ContractNewer { .. } => "plugin-contract-newer",
@@ -184,16 +197,26 @@ async fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 
 fn check(inspection: &Inspection, consumer: &plan::Consumer) -> Result<(), LoadError> {
     let path = || consumer.plugin.clone();
-    match &consumer.digest {
-        Some(pinned) if *pinned != inspection.digest => Err(LoadError::DigestMismatch {
+    if let Some(pinned) = &consumer.digest
+        && *pinned != inspection.digest
+    {
+        return Err(LoadError::DigestMismatch {
             path: path(),
             found: inspection.digest.clone(),
             pinned: pinned.clone(),
-        }),
-        _ => inspection
-            .check(&consumer.grants)
-            .map_err(|refusal| LoadError::Refused { path: path(), refusal }),
+        });
     }
+    let refused = |refusal| LoadError::Refused { path: path(), refusal };
+    inspection.check(&consumer.grants).map_err(refused)?;
+    let limit = consumer.limits.memory;
+    if inspection.memory_at_start > limit as u64 {
+        return Err(LoadError::NeedsMemory {
+            path: path(),
+            needed: inspection.memory_at_start,
+            limit,
+        });
+    }
+    Ok(())
 }
 
 /// Compiles on a thread of its own: it takes from milliseconds to seconds.

@@ -1,0 +1,371 @@
+//! Publishing with confirmation: one inbox takes the confirmations of everything that is published over a connection.
+//!
+//! A batch is sent whole and then awaited. Each message carries the batch's number and its own in its reply subject, so that a
+//! confirmation finds its place without a task, a timer or a subscription of its own.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::{PublishErrorKind, StatusCode, Subscriber};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use serde::Deserialize;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::api::Refusal;
+use super::link::Link;
+use super::{headers, stream};
+use crate::broker::{Error, Outgoing, Publisher};
+
+/// How long a confirmation may take.
+const CONFIRM_TIME: Duration = Duration::from_secs(5);
+/// Messages that are sent before the first of them is awaited.
+const BATCH_MAX: usize = 1_024;
+/// Unconfirmed messages on one connection. The server refuses more than 10,000 for one stream, and the client drops
+/// confirmations that it has no room for.
+const UNCONFIRMED_MAX: usize = 4 * BATCH_MAX;
+/// A subject longer than this could exceed the server's control line (4 KiB with reply and sizes), for which it hangs up.
+const SUBJECT_BYTES_MAX: usize = 2_048;
+
+/// A publisher onto JetStream. The subject is the message's, so one would do for all streams.
+pub(super) struct Nats {
+    confirmations: Arc<Confirmations>,
+}
+
+impl Nats {
+    pub(super) fn new(confirmations: Arc<Confirmations>) -> Self {
+        Self { confirmations }
+    }
+}
+
+impl Publisher for Nats {
+    fn publish(&self, batch: Vec<Outgoing>) -> BoxFuture<'_, Vec<Result<(), Error>>> {
+        async move {
+            let mut results = Vec::with_capacity(batch.len());
+            let mut batch = batch.into_iter();
+            loop {
+                let part: Vec<Outgoing> = batch.by_ref().take(BATCH_MAX).collect();
+                if part.is_empty() {
+                    return results;
+                }
+                results.extend(self.confirmations.publish(part).await);
+            }
+        }
+        .boxed()
+    }
+
+    fn size_max(&self) -> usize {
+        self.confirmations.link.client.max_payload()
+    }
+}
+
+/// The inbox of confirmations, and who waits for them.
+pub(super) struct Confirmations {
+    link: Arc<Link>,
+    inbox: String,
+    waiting: Arc<Waiting>,
+    next: AtomicU64,
+    unconfirmed: Semaphore,
+    reader: AbortHandle,
+}
+
+/// Batches under way, by number.
+type Waiting = Mutex<HashMap<u64, Arc<Batch>>>;
+
+/// A batch under way.
+struct Batch {
+    answers: Mutex<Answers>,
+    all: Notify,
+}
+
+struct Answers {
+    slots: Vec<Option<Answer>>,
+    missing: usize,
+}
+
+/// What became of one message.
+#[derive(Clone, Debug)]
+enum Answer {
+    Confirmed,
+    Refused(Refusal),
+    /// No stream takes the subject, or its stream has no leader.
+    NobodyThere,
+    /// It never left.
+    NotSent(Error),
+}
+
+impl Confirmations {
+    /// Opens the inbox.
+    pub(super) async fn open(link: Arc<Link>) -> Result<Arc<Self>, Error> {
+        link.life()?;
+        let inbox = link.client.new_inbox();
+        let subscriber = timeout(CONFIRM_TIME, link.client.subscribe(format!("{inbox}.*.*")))
+            .await
+            .map_err(|_| link.unreachable("the connection takes nothing"))?
+            .map_err(|error| link.unreachable(error))?;
+        let waiting = Arc::new(Waiting::default());
+        let reader = tokio::spawn(read(subscriber, inbox.len(), Arc::clone(&waiting)));
+        Ok(Arc::new(Self {
+            link,
+            inbox,
+            waiting,
+            next: AtomicU64::new(0),
+            unconfirmed: Semaphore::new(UNCONFIRMED_MAX),
+            reader: reader.abort_handle(),
+        }))
+    }
+
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<(), Error>> {
+        let subjects: Vec<String> = batch.iter().map(|out| out.message.subject.clone()).collect();
+        let seen = self.link.watch().borrow().refusals;
+        let permits = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let room = match timeout(CONFIRM_TIME * 2, self.unconfirmed.acquire_many(permits)).await {
+            Ok(Ok(room)) => room,
+            _ => {
+                let error = self.link.unreachable("too many messages are unconfirmed");
+                return vec![Err(error); subjects.len()];
+            }
+        };
+        let entered = self.enter(batch.len());
+        self.send(batch, &entered).await;
+        self.wait(&entered.batch).await;
+        let answers = entered.batch.take();
+        drop(entered);
+        drop(room);
+        self.explain(subjects, answers, seen).await
+    }
+
+    fn enter(&self, size: usize) -> Entered<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let batch = Arc::new(Batch::new(size));
+        lock(&self.waiting).insert(number, Arc::clone(&batch));
+        Entered {
+            waiting: &self.waiting,
+            number,
+            batch,
+        }
+    }
+
+    /// Sends a batch in order. What can't be sent is answered here.
+    async fn send(&self, batch: Vec<Outgoing>, entered: &Entered<'_>) {
+        let deadline = self.link.clock.now() + CONFIRM_TIME;
+        for (index, outgoing) in batch.into_iter().enumerate() {
+            let reply = format!("{}.{}.{index}", self.inbox, entered.number);
+            if let Err(error) = self.send_one(outgoing, reply, deadline).await {
+                entered.batch.answer(index, Answer::NotSent(error));
+            }
+        }
+    }
+
+    async fn send_one(&self, outgoing: Outgoing, reply: String, deadline: Instant) -> Result<(), Error> {
+        self.link.life()?;
+        let Outgoing { id, message, .. } = outgoing;
+        check_subject(&message.subject).map_err(|reason| self.link.refused(reason))?;
+        let headers = headers::write(&message.headers, &id).map_err(|reason| self.link.refused(reason))?;
+        let sent = self
+            .link
+            .client
+            .publish_with_reply_and_headers(message.subject, reply, headers, message.payload);
+        match timeout_at(deadline, sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded | PublishErrorKind::InvalidSubject => self.link.refused(error),
+                PublishErrorKind::Send => self.link.unreachable(error),
+            }),
+            Err(_) => Err(self.link.unreachable("the connection takes nothing")),
+        }
+    }
+
+    /// Waits until the whole batch is answered, the time is over, or the connection is lost and its confirmations with it.
+    async fn wait(&self, batch: &Batch) {
+        let mut state = self.link.watch();
+        let life = state.borrow_and_update().life;
+        tokio::select! {
+            () = batch.all_answered() => {}
+            _ = state.wait_for(|state| !state.is_up || state.life != life) => {}
+            () = tokio::time::sleep(CONFIRM_TIME) => {}
+        }
+    }
+
+    async fn explain(&self, subjects: Vec<String>, answers: Vec<Option<Answer>>, seen: u64) -> Vec<Result<(), Error>> {
+        let mut lonely = BTreeSet::new();
+        for (subject, answer) in subjects.iter().zip(&answers) {
+            if matches!(answer, Some(Answer::NobodyThere)) {
+                lonely.insert(subject.clone());
+            }
+        }
+        let lonely = self.explain_lonely(lonely).await;
+        let refusal = {
+            let state = self.link.watch();
+            let state = state.borrow();
+            state.refusal.clone().filter(|_| state.refusals > seen)
+        };
+        let explain = |(subject, answer): (String, Option<Answer>)| match answer {
+            Some(Answer::Confirmed) => Ok(()),
+            Some(Answer::Refused(refusal)) => Err(self.explain_refusal(&subject, &refusal)),
+            Some(Answer::NotSent(error)) => Err(error),
+            Some(Answer::NobodyThere) => Err(lonely
+                .get(&subject)
+                .cloned()
+                .unwrap_or_else(|| self.link.unreachable(format!("nobody answers for {subject}")))),
+            None => Err(match &refusal {
+                Some(refusal) if refusal.contains(&format!("\"{subject}\"")) => self.link.not_permitted(refusal),
+                _ => self.link.unreachable(format!("{subject} was not confirmed in time")),
+            }),
+        };
+        subjects.into_iter().zip(answers).map(explain).collect()
+    }
+
+    /// For subjects that nobody answered for: whether their stream is missing or only has no leader.
+    async fn explain_lonely(&self, subjects: BTreeSet<String>) -> HashMap<String, Error> {
+        let mut errors = HashMap::new();
+        for subject in subjects {
+            let error = match stream::taking(&self.link, &subject).await {
+                Ok(streams) if streams.is_empty() => self.link.misconfigured(format!(
+                    "no JetStream stream takes {subject}: create one, or set create = true for the stream that is written"
+                )),
+                Ok(streams) => self.link.unreachable(format!("stream {} has no leader now", streams.join(", "))),
+                Err(error) => error,
+            };
+            errors.insert(subject, error);
+        }
+        errors
+    }
+
+    /// A full or overloaded stream may have room later; anything else is wrong with the message.
+    fn explain_refusal(&self, subject: &str, refusal: &Refusal) -> Error {
+        let text = format!("{subject}: {}", refusal.description);
+        match refusal.code {
+            408 | 429 | 500.. => self.link.unreachable(text),
+            _ => self.link.refused(text),
+        }
+    }
+}
+
+impl Drop for Confirmations {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// A batch in the table; leaves it when dropped, also when its caller gave up.
+struct Entered<'a> {
+    waiting: &'a Waiting,
+    number: u64,
+    batch: Arc<Batch>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        lock(self.waiting).remove(&self.number);
+    }
+}
+
+impl Batch {
+    fn new(size: usize) -> Self {
+        Self {
+            answers: Mutex::new(Answers {
+                slots: vec![None; size],
+                missing: size,
+            }),
+            all: Notify::new(),
+        }
+    }
+
+    fn answer(&self, index: usize, answer: Answer) {
+        let mut answers = lock(&self.answers);
+        let Some(slot @ None) = answers.slots.get_mut(index) else {
+            return;
+        };
+        *slot = Some(answer);
+        answers.missing -= 1;
+        if answers.missing == 0 {
+            self.all.notify_one();
+        }
+    }
+
+    async fn all_answered(&self) {
+        while lock(&self.answers).missing > 0 {
+            self.all.notified().await;
+        }
+    }
+
+    fn take(&self) -> Vec<Option<Answer>> {
+        std::mem::take(&mut lock(&self.answers).slots)
+    }
+}
+
+/// Gives each confirmation to its batch.
+async fn read(mut subscriber: Subscriber, prefix: usize, waiting: Arc<Waiting>) {
+    while let Some(message) = subscriber.next().await {
+        let place = message.subject.get(prefix + 1..).and_then(|rest| rest.split_once('.'));
+        let Some((number, index)) = place.and_then(|(n, i)| Some((n.parse().ok()?, i.parse().ok()?))) else {
+            continue;
+        };
+        let batch = lock(&waiting).get(&number).cloned();
+        if let Some(batch) = batch {
+            batch.answer(index, parse(&message));
+        }
+    }
+}
+
+fn parse(message: &async_nats::Message) -> Answer {
+    #[derive(Deserialize)]
+    struct Confirmation {
+        error: Option<Refusal>,
+    }
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        return Answer::NobodyThere;
+    }
+    match serde_json::from_slice(&message.payload) {
+        // A duplicate is confirmed like any other.
+        Ok(Confirmation { error: None }) => Answer::Confirmed,
+        Ok(Confirmation { error: Some(refusal) }) => Answer::Refused(refusal),
+        Err(error) => Answer::Refused(Refusal {
+            code: 500,
+            err_code: 0,
+            description: format!("the confirmation is not understood: {error}"),
+        }),
+    }
+}
+
+fn check_subject(subject: &str) -> Result<(), String> {
+    let is_token = |token: &str| {
+        !token.is_empty()
+            && !matches!(token, "*" | ">")
+            && !token.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    if subject.len() <= SUBJECT_BYTES_MAX && subject.split('.').all(is_token) {
+        Ok(())
+    } else {
+        Err(format!(
+            "\"{}\" is no subject to publish to: tokens with . between them, without blanks and wildcards, at most {SUBJECT_BYTES_MAX} bytes",
+            subject.escape_debug()
+        ))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No holder of these locks can panic half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_subjects_are_published_to() {
+        for subject in ["a", "orders.eu.placed", "stock.com.example.order-placed", "ü.x"] {
+            assert!(check_subject(subject).is_ok(), "{subject}");
+        }
+        let long = "a".repeat(SUBJECT_BYTES_MAX + 1);
+        for subject in ["", ".", "a.", ".a", "a..b", "a b", "a.*", "a.>", "a\r\nPUB x", &long] {
+            assert!(check_subject(subject).is_err(), "{subject}");
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! The half of a subscription that takes.
+//!
+//! It asks for batches on the consumer's `MSG.NEXT` subject and reads them from one inbox. What was asked for and has not come is
+//! counted, so that it never exceeds the room. Whatever goes wrong makes the source stale: it then leaves its inbox, and with it
+//! everything under way, and goes back to the lowest unsettled position on a fresh one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{StatusCode, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::held::Arrival;
+use super::link::{Link, State};
+use super::settle::Settler;
+use super::{cursor, headers, stream};
+use crate::broker::{Delivery, Error, Position, Promises, Receipt, Room, Source, Subscribed, Subscription};
+use crate::event::Message;
+
+/// The most that one request asks for.
+const BATCH_MAX: usize = 1_000;
+/// How long a request stays open on the server.
+const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// How often the server says that an open request is known to it.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+/// Two heartbeats missed, and a little.
+const SILENCE_MAX: Duration = Duration::from_secs(7);
+
+/// Starts to take.
+pub(super) async fn subscribe(link: Arc<Link>, subscription: Subscription) -> Result<Subscribed, Error> {
+    let ack_wait = stream::place(&link, &subscription.stream)?.ack_wait;
+    let settler = Settler::start(Arc::clone(&link), ack_wait);
+    let mut source = Nats::new(link, subscription, Arc::clone(&settler));
+    source.go_back().await?;
+    Ok(Subscribed {
+        source: Box::new(source),
+        settle: settler,
+        promises: Promises { goes_back: true },
+    })
+}
+
+struct Nats {
+    link: Arc<Link>,
+    subscription: Subscription,
+    settler: Arc<Settler>,
+    state: watch::Receiver<State>,
+    /// Deliveries that arrived and were not returned yet.
+    ready: VecDeque<Delivery>,
+    /// Subjects of deliveries to settle again.
+    again: VecDeque<Subject>,
+    /// Where deliveries arrive; `None` before the first time and while the source is stale.
+    inbox: Option<Inbox>,
+    /// The stream's age, once it is known.
+    created: Option<String>,
+    /// The latest refusal of the server that was looked at.
+    refusals: u64,
+}
+
+/// One inbox, with what was asked for on it.
+struct Inbox {
+    subject: String,
+    subscriber: Subscriber,
+    /// Where to ask.
+    next_subject: Subject,
+    /// `STREAM.CONSUMER`: what the server's refusals name.
+    named: String,
+    /// The connection's life in which it was made.
+    life: u64,
+    /// Asked for and not arrived.
+    asked: Asked,
+    /// The consumer's number for the next delivery.
+    next: u64,
+    /// Whether the next message is larger than what was asked for: it is then asked for alone.
+    is_next_large: bool,
+    /// When the server last said anything here, or was asked.
+    heard: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    count: usize,
+    bytes: usize,
+}
+
+impl Source for Nats {
+    fn next(&mut self, room: Room) -> BoxFuture<'_, Result<Vec<Delivery>, Error>> {
+        // Every wait below leaves the state whole, so that dropping this future loses nothing.
+        async move {
+            if room.count == 0 {
+                return std::future::pending().await;
+            }
+            loop {
+                self.empty_inbox()?;
+                if !self.ready.is_empty() {
+                    return Ok(self.give(room).await);
+                }
+                self.look_at_link()?;
+                self.settle_again().await?;
+                if self.inbox.is_none() {
+                    self.go_back().await?;
+                }
+                self.ask(room).await?;
+                self.wait().await?;
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        // Nobody will settle these: they must not be kept alive.
+        let mut held = self.settler.held();
+        for delivery in &self.ready {
+            held.forget(delivery.receipt.0);
+        }
+    }
+}
+
+impl Nats {
+    fn new(link: Arc<Link>, subscription: Subscription, settler: Arc<Settler>) -> Self {
+        let mut state = link.watch();
+        let refusals = state.borrow_and_update().refusals;
+        Self {
+            link,
+            subscription,
+            settler,
+            state,
+            ready: VecDeque::new(),
+            again: VecDeque::new(),
+            inbox: None,
+            created: None,
+            refusals,
+        }
+    }
+
+    /// Leaves the inbox: everything on its way there comes again, in order.
+    fn make_stale(&mut self, because: &str) {
+        if self.inbox.take().is_some() {
+            tracing::debug!(broker = %self.link.name, consumer = %self.subscription.consumer, because, "taking again from the lowest unsettled position");
+        }
+    }
+
+    /// Goes back to the lowest unsettled position, on a fresh inbox.
+    async fn go_back(&mut self) -> Result<(), Error> {
+        let life = self.link.life()?;
+        let place = stream::place(&self.link, &self.subscription.stream)?;
+        let stream = stream::ensure(&self.link, &self.subscription.stream.name, place).await?;
+        let resume = self.recognise(&stream);
+        let subject = self.link.client.new_inbox();
+        let subscriber = timeout(SILENCE_MAX, self.link.client.subscribe(subject.clone()))
+            .await
+            .map_err(|_| self.link.unreachable("the connection takes nothing"))?
+            .map_err(|error| self.link.unreachable(error))?;
+        let standing = cursor::go_back(&self.link, &self.subscription, stream, resume).await?;
+        self.settler.held().settled_up_to(standing.floor);
+        let named = format!("{}.{}", standing.stream.name, cursor::durable(&self.subscription));
+        self.created = Some(standing.stream.created);
+        self.inbox = Some(Inbox {
+            subject,
+            subscriber,
+            next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{named}").into(),
+            named,
+            life,
+            asked: Asked::default(),
+            next: standing.next,
+            is_next_large: false,
+            heard: self.link.clock.now(),
+        });
+        Ok(())
+    }
+
+    /// Whether the stream is the one that was read before; if not, positions begin anew. Says where to begin if its consumer is gone.
+    fn recognise(&mut self, stream: &stream::Stream) -> Option<u64> {
+        let created = self.created.as_ref()?;
+        let mut held = self.settler.held();
+        if *created == stream.created && held.highest() <= stream.last {
+            return Some(held.resume());
+        }
+        tracing::warn!(broker = %self.link.name, stream = stream.name, "the stream was made anew or set back on the server: positions begin anew");
+        held.begin_anew();
+        self.again.clear();
+        None
+    }
+
+    fn look_at_link(&mut self) -> Result<(), Error> {
+        self.link.life().inspect_err(|_| self.inbox = None)?;
+        let (life, refusals, refusal) = {
+            let state = self.state.borrow_and_update();
+            (state.life, state.refusals, state.refusal.clone())
+        };
+        if self.inbox.as_ref().is_some_and(|inbox| inbox.life != life) {
+            self.make_stale("the connection was remade");
+        }
+        let is_new = std::mem::replace(&mut self.refusals, refusals) != refusals;
+        match (refusal, &self.inbox) {
+            (Some(refusal), Some(inbox)) if is_new && inbox.is_named_in(&refusal) => {
+                self.make_stale("the server refuses what it permitted");
+                Err(self.link.not_permitted(&refusal))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in what has arrived, without waiting.
+    fn empty_inbox(&mut self) -> Result<(), Error> {
+        while let Some(inbox) = &mut self.inbox {
+            match inbox.subscriber.next().now_or_never() {
+                Some(Some(message)) => self.take_in(message)?,
+                Some(None) => self.make_stale("the client closed the inbox"),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for anything to happen.
+    async fn wait(&mut self) -> Result<(), Error> {
+        let Some(inbox) = &mut self.inbox else {
+            return Ok(());
+        };
+        tokio::select! {
+            message = inbox.subscriber.next() => match message {
+                Some(message) => self.take_in(message)?,
+                None => self.make_stale("the client closed the inbox"),
+            },
+            // An error means that the client is gone, which the next look at the link reports.
+            _ = self.state.changed() => {}
+            () = tokio::time::sleep_until(inbox.heard + SILENCE_MAX) => self.make_stale("the server has forgotten the request"),
+        }
+        Ok(())
+    }
+
+    async fn settle_again(&mut self) -> Result<(), Error> {
+        while let Some(reply) = self.again.front() {
+            self.settler.again(reply.clone()).await?;
+            self.again.pop_front();
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, message: async_nats::Message) -> Result<(), Error> {
+        let Some(inbox) = &mut self.inbox else {
+            return Ok(());
+        };
+        inbox.heard = self.link.clock.now();
+        if let Some(status) = message.status {
+            return self.take_status(status, &message);
+        }
+        let Some(numbers) = message.reply.as_deref().and_then(Numbers::parse) else {
+            // Someone published to our inbox; it is no delivery.
+            return Ok(());
+        };
+        if numbers.delivery != inbox.next {
+            tracing::warn!(
+                broker = %self.link.name, consumer = %self.subscription.consumer, expected = inbox.next, found = numbers.delivery,
+                "deliveries were lost on the way, or someone else reads the same consumer"
+            );
+            self.make_stale("deliveries were lost");
+            return Ok(());
+        }
+        inbox.next += 1;
+        inbox.asked.arrived(1, message.length);
+        inbox.is_next_large = false;
+        let reply = message.reply.clone().unwrap_or_else(|| Subject::from_static(""));
+        let now = self.link.clock.now();
+        // The guard must be gone before the arms run.
+        let arrival = self.settler.held().arrive(numbers.stream, reply, now);
+        match arrival {
+            Arrival::New(receipt) => self.ready.push_back(Delivery {
+                message: Message {
+                    subject: message.subject.to_string(),
+                    headers: headers::read(message.headers.as_ref()),
+                    payload: message.payload,
+                },
+                position: Position(numbers.stream),
+                taken: now,
+                receipt: Receipt(receipt),
+            }),
+            Arrival::Held => {}
+            Arrival::Settled(reply) => self.again.push_back(reply),
+        }
+        Ok(())
+    }
+
+    /// A word of the server about a request.
+    fn take_status(&mut self, status: StatusCode, message: &async_nats::Message) -> Result<(), Error> {
+        let Some(inbox) = &mut self.inbox else {
+            return Ok(());
+        };
+        let text = message.description.as_deref().unwrap_or_default();
+        let number = |name| header_number(message, name);
+        match status.as_u16() {
+            // A heartbeat: says the number of the latest delivery.
+            100 => {
+                let last = number("Nats-Last-Consumer");
+                if last.is_some_and(|last| last as u64 >= inbox.next) {
+                    self.make_stale("deliveries were lost");
+                }
+            }
+            // The request is over, and says what of it did not come.
+            404 | 408 | 409 if number("Nats-Pending-Messages").is_some() => {
+                let left = number("Nats-Pending-Messages").unwrap_or_default();
+                inbox
+                    .asked
+                    .arrived(left, number("Nats-Pending-Bytes").unwrap_or_default());
+                inbox.is_next_large |= text.starts_with("Message Size Exceeds");
+            }
+            400 => {
+                let error = self
+                    .link
+                    .misconfigured(format!("the server refuses to give messages: {text}"));
+                self.make_stale("the request was refused");
+                return Err(error);
+            }
+            409 if text.starts_with("Exceeded") || text.starts_with("Consumer is push") => {
+                let error = self.link.misconfigured(format!(
+                    "the server refuses to give messages of {}: {text}: change this limit of the consumer or its stream", inbox.named
+                ));
+                self.make_stale("the request was refused");
+                return Err(error);
+            }
+            _ => self.make_stale(text),
+        }
+        Ok(())
+    }
+
+    /// Gives of what is ready as much as there is room for.
+    async fn give(&mut self, room: Room) -> Vec<Delivery> {
+        let (count, left) = fitting(&self.ready, room);
+        // Asked for now, so that it is on its way while the caller works. An error is for the next call, which will meet it again.
+        // Deliveries leave the queue after the last wait: a dropped future has taken none.
+        if self.inbox.as_ref().is_some_and(|inbox| !inbox.is_next_large) {
+            let _ = self.ask(left).await;
+        }
+        let _ = self.settle_again().await;
+        self.ready.drain(..count).collect()
+    }
+
+    /// Asks for what there is room for, unless most of it is asked for already.
+    async fn ask(&mut self, room: Room) -> Result<(), Error> {
+        let Some(inbox) = &mut self.inbox else {
+            return Ok(());
+        };
+        let Some(more) = inbox.asked.more(room) else {
+            return Ok(());
+        };
+        let is_large = std::mem::take(&mut inbox.is_next_large) && inbox.asked.count == 0;
+        let mut body = json!({
+            "batch": if is_large { 1 } else { more.count },
+            "expires": nanos(REQUEST_TIME),
+            "idle_heartbeat": nanos(HEARTBEAT),
+        });
+        if !is_large {
+            body["max_bytes"] = more.bytes.into();
+        }
+        let request = self.link.client.publish_with_reply(
+            inbox.next_subject.clone(),
+            inbox.subject.clone(),
+            Bytes::from(body.to_string()),
+        );
+        timeout(SILENCE_MAX, request)
+            .await
+            .map_err(|_| self.link.unreachable("the connection takes nothing"))?
+            .map_err(|error| self.link.unreachable(error))?;
+        inbox.asked.count += if is_large { 1 } else { more.count };
+        inbox.asked.bytes += if is_large { 0 } else { more.bytes };
+        inbox.heard = self.link.clock.now();
+        Ok(())
+    }
+}
+
+impl Inbox {
+    /// Whether a refusal of the server is about this inbox or what it reads.
+    fn is_named_in(&self, refusal: &str) -> bool {
+        refusal.contains(&self.named) || refusal.contains(&self.subject)
+    }
+}
+
+impl Asked {
+    /// What more to ask for, if that is worth a request. With what was asked for already it stays within the room.
+    fn more(self, room: Room) -> Option<Self> {
+        let count = room.count.min(BATCH_MAX);
+        let bytes = room.bytes.saturating_sub(self.bytes).max(usize::from(self.count == 0));
+        let is_worth_it = count > 0 && self.count <= count / 2 && bytes > 0;
+        is_worth_it.then(|| Self {
+            count: count - self.count,
+            bytes,
+        })
+    }
+
+    fn arrived(&mut self, count: usize, bytes: usize) {
+        self.count = self.count.saturating_sub(count);
+        // A finished request takes the bytes that it did not use with it.
+        self.bytes = if self.count == 0 {
+            0
+        } else {
+            self.bytes.saturating_sub(bytes)
+        };
+    }
+}
+
+/// How many of the first deliveries fit into the room, at least one, and the room that is left when all that is ready is counted.
+fn fitting(ready: &VecDeque<Delivery>, room: Room) -> (usize, Room) {
+    let mut left = room;
+    let mut count = 0;
+    for delivery in ready {
+        let size = delivery.message.size();
+        let fits = left.count > 0 && size <= left.bytes;
+        if fits || count == 0 {
+            count += 1;
+        } else {
+            // What does not fit waits here, and what follows it waits behind it.
+            return (count, Room { count: 0, bytes: 0 });
+        }
+        left.count = left.count.saturating_sub(1);
+        left.bytes = left.bytes.saturating_sub(size);
+    }
+    (count, left)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn header_number(message: &async_nats::Message, name: &str) -> Option<usize> {
+    message.headers.as_ref()?.get(name)?.as_str().parse().ok()
+}
+
+/// The numbers in a delivery's reply subject.
+#[derive(Debug, PartialEq, Eq)]
+struct Numbers {
+    /// The message's position in its stream.
+    stream: u64,
+    /// Counts the consumer's deliveries.
+    delivery: u64,
+}
+
+impl Numbers {
+    /// Reads `$JS.ACK.STREAM.CONSUMER.TIMES.POSITION.DELIVERY.TIME.PENDING`, or the newer form with domain and account before the
+    /// stream and perhaps a token at the end (ADR-15).
+    fn parse(reply: &str) -> Option<Self> {
+        let mut tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+        let is_newer = tokens.clone().count() >= 9;
+        let before = if is_newer { 5 } else { 3 };
+        let mut number = |skip| tokens.nth(skip).and_then(|token| token.parse().ok());
+        Some(Self {
+            stream: number(before)?,
+            delivery: number(0)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_from_both_forms() {
+        let numbers = Some(Numbers {
+            stream: 42,
+            delivery: 7,
+        });
+        for reply in [
+            "$JS.ACK.ORDERS.tidegate-a.1.42.7.1700000000000000000.3",
+            "$JS.ACK.hub.ACCHASH.ORDERS.tidegate-a.1.42.7.1700000000000000000.3",
+            "$JS.ACK.hub.ACCHASH.ORDERS.tidegate-a.1.42.7.1700000000000000000.3.token",
+        ] {
+            assert_eq!(Numbers::parse(reply), numbers, "{reply}");
+        }
+        for reply in ["", "$JS.ACK.", "_INBOX.a.b", "$JS.ACK.S.C.1.x.7.1.3"] {
+            assert_eq!(Numbers::parse(reply), None, "{reply}");
+        }
+    }
+
+    #[test]
+    fn asking_stays_within_the_room() {
+        let room = |count, bytes| Room { count, bytes };
+        let asked = |count, bytes| Asked { count, bytes };
+        assert_eq!(asked(0, 0).more(room(10, 100)), Some(asked(10, 100)));
+        assert_eq!(asked(0, 0).more(room(5_000, 100)), Some(asked(BATCH_MAX, 100)));
+        assert_eq!(asked(5, 60).more(room(10, 100)), Some(asked(5, 40)));
+        assert_eq!(asked(6, 60).more(room(10, 100)), None);
+        assert_eq!(asked(5, 100).more(room(10, 100)), None);
+        assert_eq!(asked(0, 0).more(room(0, 100)), None);
+    }
+
+    #[test]
+    fn a_finished_request_frees_all_its_bytes() {
+        let mut asked = Asked { count: 3, bytes: 100 };
+        asked.arrived(2, 10);
+        assert_eq!(asked, Asked { count: 1, bytes: 90 });
+        asked.arrived(1, 10);
+        assert_eq!(asked, Asked::default());
+    }
+}

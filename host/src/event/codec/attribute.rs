@@ -1,0 +1,246 @@
+//! The rules of CloudEvents attributes, whatever carries them: names, values, bounds.
+
+use bytes::Bytes;
+
+use super::error::Error;
+use crate::event::{Event, Extension, Value};
+
+/// Names and values of one event in all. What intermediaries must forward is 64 KiB with the data, so more is never portable.
+const BYTES_MAX: usize = 64 * 1024;
+/// Extensions of one event. Finding one is a linear search, which this keeps short; known producers send fewer than 30.
+const EXTENSIONS_MAX: usize = 128;
+
+/// Collects attributes into an event, each checked as it comes.
+#[derive(Default)]
+pub(super) struct Attributes {
+    event: Event,
+    is_versioned: bool,
+    bytes: usize,
+}
+
+impl Attributes {
+    /// Sets an attribute once.
+    pub(super) fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
+        self.count(name, &value)?;
+        check_characters(name, &value)?;
+        match name {
+            "specversion" => self.set_specversion(value),
+            "id" => fill(&mut self.event.id, name, text(name, value)?),
+            "source" => fill(&mut self.event.source, name, uri(name, text(name, value)?)?),
+            "type" => fill(&mut self.event.kind, name, text(name, value)?),
+            "subject" => once(&mut self.event.subject, name, text(name, value)?),
+            "time" => once(&mut self.event.time, name, time(name, text(name, value)?)?),
+            "datacontenttype" => once(&mut self.event.datacontenttype, name, text(name, value)?),
+            "dataschema" => once(&mut self.event.dataschema, name, uri(name, text(name, value)?)?),
+            _ => self.set_extension(name, value),
+        }
+    }
+
+    /// The `datacontenttype` so far.
+    pub(super) fn datacontenttype(&self) -> Option<&str> {
+        self.event.datacontenttype.as_deref()
+    }
+
+    /// The event, if nothing required is absent.
+    pub(super) fn finish(self, data: Option<Bytes>) -> Result<Event, Error> {
+        let required = [
+            ("specversion", self.is_versioned),
+            ("id", !self.event.id.is_empty()),
+            ("source", !self.event.source.is_empty()),
+            ("type", !self.event.kind.is_empty()),
+        ];
+        match required.into_iter().find(|(_, is_set)| !is_set) {
+            Some((name, _)) => Err(Error::Missing { name }),
+            None => Ok(Event { data, ..self.event }),
+        }
+    }
+
+    fn count(&mut self, name: &str, value: &Value) -> Result<(), Error> {
+        let value_bytes = match value {
+            Value::String(text) => text.len(),
+            Value::Boolean(_) | Value::Integer(_) => 4,
+        };
+        self.bytes = self.bytes.saturating_add(name.len() + value_bytes);
+        if self.bytes > BYTES_MAX {
+            return Err(Error::TooLarge {
+                max: BYTES_MAX,
+                unit: "bytes",
+            });
+        }
+        Ok(())
+    }
+
+    fn set_specversion(&mut self, value: Value) -> Result<(), Error> {
+        let found = text("specversion", value)?;
+        if found != "1.0" {
+            let found = super::error::cut(&found);
+            return Err(Error::Specversion { found });
+        }
+        if std::mem::replace(&mut self.is_versioned, true) {
+            return Err(twice("specversion"));
+        }
+        Ok(())
+    }
+
+    fn set_extension(&mut self, name: &str, value: Value) -> Result<(), Error> {
+        check_name(name)?;
+        if self.event.extension(name).is_some() {
+            return Err(twice(name));
+        }
+        if self.event.extensions.len() == EXTENSIONS_MAX {
+            return Err(Error::TooLarge {
+                max: EXTENSIONS_MAX,
+                unit: "extensions",
+            });
+        }
+        self.event.extensions.push(Extension {
+            name: name.to_owned(),
+            value,
+        });
+        Ok(())
+    }
+}
+
+/// Checks an event that was built by hand.
+pub(super) fn check(event: &Event) -> Result<(), Error> {
+    let mut attributes = Attributes::default();
+    attributes.set("specversion", Value::String("1.0".to_owned()))?;
+    for (name, value) in named(event) {
+        // An empty one is left for `finish` to call missing.
+        if !(value.is_empty() && matches!(name, "id" | "source" | "type")) {
+            attributes.set(name, Value::String(value.to_owned()))?;
+        }
+    }
+    for extension in &event.extensions {
+        if is_core(&extension.name) {
+            return Err(twice(&extension.name));
+        }
+        attributes.set(&extension.name, extension.value.clone())?;
+    }
+    attributes.finish(None).map(|_| ())
+}
+
+/// The attributes that have a field of their own, without `specversion`, in the order in which they are written.
+pub(super) fn named(event: &Event) -> impl Iterator<Item = (&'static str, &str)> {
+    [
+        ("id", Some(event.id.as_str())),
+        ("source", Some(event.source.as_str())),
+        ("type", Some(event.kind.as_str())),
+        ("subject", event.subject.as_deref()),
+        ("time", event.time.as_deref()),
+        ("datacontenttype", event.datacontenttype.as_deref()),
+        ("dataschema", event.dataschema.as_deref()),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| value.map(|value| (name, value)))
+}
+
+fn is_core(name: &str) -> bool {
+    matches!(
+        name,
+        "specversion" | "id" | "source" | "type" | "subject" | "time" | "datacontenttype" | "dataschema"
+    )
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    if name.is_empty() || name == "data" || !name.bytes().all(allowed) {
+        return Err(Error::name(name));
+    }
+    Ok(())
+}
+
+fn check_characters(name: &str, value: &Value) -> Result<(), Error> {
+    match value {
+        // Section 2.3 of the specification forbids U+0000-U+001F and U+007F-U+009F, which is what `is_control` says.
+        Value::String(text) if text.chars().any(char::is_control) => {
+            Err(Error::value(name, text, "control characters are not allowed"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn text(name: &str, value: Value) -> Result<String, Error> {
+    match value {
+        Value::String(text) if text.is_empty() => Err(Error::value(name, &text, "it must not be empty")),
+        Value::String(text) => Ok(text),
+        other => Err(Error::value(name, &other.to_string(), "it must be a string")),
+    }
+}
+
+/// A lenient check: producers put much into `source` that no URI parser takes, and nothing here follows it.
+fn uri(name: &str, text: String) -> Result<String, Error> {
+    if text.chars().any(char::is_whitespace) {
+        return Err(Error::value(name, &text, "a URI has no white space: escape it as %20"));
+    }
+    Ok(text)
+}
+
+fn time(name: &str, text: String) -> Result<String, Error> {
+    if is_rfc3339(&text) {
+        return Ok(text);
+    }
+    Err(Error::value(
+        name,
+        &text,
+        "it must be RFC 3339, like 2026-04-05T17:31:00Z",
+    ))
+}
+
+/// jiff alone would take more than RFC 3339 (basic format, no seconds, annotations), so the shape is checked first.
+fn is_rfc3339(text: &str) -> bool {
+    let (Some(local), Some(rest)) = (text.get(..19), text.get(19..)) else {
+        return false;
+    };
+    let has_shape = local.bytes().enumerate().all(|(i, byte)| match i {
+        4 | 7 => byte == b'-',
+        10 => matches!(byte, b'T' | b't' | b' '),
+        13 | 16 => byte == b':',
+        _ => byte.is_ascii_digit(),
+    });
+    has_shape && local.parse::<jiff::civil::DateTime>().is_ok() && is_fraction_and_offset(rest)
+}
+
+fn is_fraction_and_offset(rest: &str) -> bool {
+    let offset = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            let offset = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            if offset.len() == fraction.len() {
+                return false;
+            }
+            offset
+        }
+        None => rest,
+    };
+    matches!(offset, "Z" | "z") || is_numeric_offset(offset.as_bytes())
+}
+
+fn is_numeric_offset(offset: &[u8]) -> bool {
+    match offset {
+        [b'+' | b'-', h1, h2, b':', m1, m2] => {
+            [h1, h2, m1, m2].into_iter().all(u8::is_ascii_digit) && (*h1, *h2) <= (b'2', b'3') && *m1 <= b'5'
+        }
+        _ => false,
+    }
+}
+
+fn fill(field: &mut String, name: &str, value: String) -> Result<(), Error> {
+    if !field.is_empty() {
+        return Err(twice(name));
+    }
+    *field = value;
+    Ok(())
+}
+
+fn once(field: &mut Option<String>, name: &str, value: String) -> Result<(), Error> {
+    match field.replace(value) {
+        Some(_) => Err(twice(name)),
+        None => Ok(()),
+    }
+}
+
+fn twice(name: &str) -> Error {
+    Error::Duplicate {
+        name: super::error::cut(name),
+    }
+}

@@ -1,0 +1,89 @@
+//! Binary mode: attributes in headers, data in the body.
+
+use bytes::Bytes;
+
+use super::attribute::{self, Attributes};
+use super::error::Error;
+use super::{Binding, media, percent};
+use crate::event::{Event, Headers, Message, Value};
+
+const PREFIX: &str = "ce-";
+
+/// Whether a header of a required attribute marks the message as an event. Other `ce-` headers alone do not: they may be anyone's.
+pub(super) fn is_marked(headers: &Headers) -> bool {
+    headers.iter().filter_map(|(name, _)| attribute_name(name)).any(|name| {
+        ["specversion", "id", "source", "type"]
+            .iter()
+            .any(|required| name.eq_ignore_ascii_case(required))
+    })
+}
+
+/// Reads an event.
+pub(super) fn decode(message: &Message, binding: Binding) -> Result<Event, Error> {
+    let mut attributes = Attributes::default();
+    for (header, value) in message.headers.iter() {
+        if let Some(name) = attribute_name(header) {
+            set(&mut attributes, &name.to_ascii_lowercase(), value, binding)?;
+        }
+    }
+    if binding == Binding::Http {
+        set_content_type(&mut attributes, &message.headers)?;
+    }
+    let data = (!message.payload.is_empty()).then(|| message.payload.clone());
+    attributes.finish(data)
+}
+
+fn set(attributes: &mut Attributes, name: &str, header: &[u8], binding: Binding) -> Result<(), Error> {
+    let value = percent::decode(header).map_err(|rule| Error::encoding(name, header, rule))?;
+    if binding == Binding::Http && name == "datacontenttype" {
+        return Err(Error::value(
+            name,
+            &value,
+            "over HTTP, Content-Type says it and ce-datacontenttype is not allowed",
+        ));
+    }
+    attributes.set(name, Value::String(value))
+}
+
+/// `Content-Type` is taken as it stands: it has a syntax of its own and is not percent-encoded.
+fn set_content_type(attributes: &mut Attributes, headers: &Headers) -> Result<(), Error> {
+    let header = headers.get("content-type").unwrap_or_default().trim_ascii();
+    if header.is_empty() {
+        return Ok(());
+    }
+    let value = std::str::from_utf8(header)
+        .map_err(|_| Error::encoding("datacontenttype", header, "Content-Type is not UTF-8"))?;
+    attributes.set("datacontenttype", Value::String(value.to_owned()))
+}
+
+/// Whether binary mode can carry an event: not over HTTP if its data is itself declared a CloudEvent, as `Content-Type` would then
+/// say that the whole message is structured.
+pub(super) fn can_carry(event: &Event, binding: Binding) -> bool {
+    let declared = event
+        .datacontenttype
+        .as_deref()
+        .and_then(|text| media::declared(text.as_bytes()));
+    binding == Binding::Nats || declared.is_none()
+}
+
+/// Writes an event.
+pub(super) fn encode(event: &Event, binding: Binding) -> (Headers, Bytes) {
+    let mut headers = Headers::default();
+    headers.push(format!("{PREFIX}specversion"), "1.0");
+    for (name, value) in attribute::named(event) {
+        match (name, binding) {
+            ("datacontenttype", Binding::Http) => headers.push("Content-Type", value.to_owned()),
+            _ => headers.push(format!("{PREFIX}{name}"), percent::encode(value)),
+        }
+    }
+    for extension in &event.extensions {
+        let value = percent::encode(&extension.value.to_string());
+        headers.push(format!("{PREFIX}{}", extension.name), value);
+    }
+    (headers, event.data.clone().unwrap_or_default())
+}
+
+fn attribute_name(header: &str) -> Option<&str> {
+    let (prefix, name) = header.split_at_checked(PREFIX.len())?;
+    prefix.eq_ignore_ascii_case(PREFIX).then_some(name)
+}

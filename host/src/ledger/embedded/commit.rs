@@ -1,0 +1,277 @@
+//! What one entry writes, and when it is refused. Runs on the store's committer: between the decision and the write nothing
+//! else happens, and what earlier entries of the batch wrote counts as written.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::letters;
+use super::rows::{self, Attempts, Lane, OutboxRow, Parked};
+use crate::broker::Position;
+use crate::event::Message;
+use crate::ledger::{
+    Change, Effects, Entry, LaneKey, Output, ParkedId, PayloadHash, RecordKey, Refused, RowId, StateKey, StateWrite,
+    Version, Written,
+};
+use crate::plan::Name;
+use crate::store::{self, Batch, Error, Record, RecordState, Table};
+
+/// An entry without its change.
+pub(super) struct Subject {
+    pub(super) consumer: Name,
+    pub(super) record: RecordKey,
+    pub(super) payload: PayloadHash,
+    pub(super) lane: LaneKey,
+    pub(super) parked: Option<ParkedId>,
+}
+
+/// Applies one entry: all of it, or, refused, nothing.
+pub(super) fn apply(
+    batch: &mut Batch<'_>,
+    logs: &BTreeSet<Name>,
+    entry: Entry,
+) -> Result<Result<Written, Refused>, Error> {
+    let subject = Subject {
+        consumer: entry.consumer,
+        record: entry.record,
+        payload: entry.payload,
+        lane: entry.lane,
+        parked: entry.parked,
+    };
+    if let Change::Conflict { letter, publish } = entry.change {
+        return letters::conflict(batch, logs, &subject, *letter, publish);
+    }
+    let record = batch.record(subject.record.0)?;
+    if let Some(refused) = refuse(batch, &subject, record)? {
+        return Ok(Err(refused));
+    }
+    match entry.change {
+        Change::Applied(effects) => applied(batch, logs, &subject, record, effects),
+        Change::Dead { letter, publish, hold } => {
+            finish(batch, &subject, record)?;
+            letters::bury(batch, &subject, *letter, hold)?;
+            let rows = emit(batch, logs, &subject.consumer, publish.into_iter())?;
+            Ok(Ok(Written { rows, started: 0 }))
+        }
+        Change::Failed(history) => {
+            let attempts = Attempts {
+                history: Some(history),
+                started: 0,
+            };
+            try_on(batch, &subject, record, &attempts)?;
+            Ok(Ok(Written::default()))
+        }
+        Change::Started => started(batch, &subject, record),
+        Change::Parked(message, position) => park(batch, &subject, record, *message, position),
+        // Taken out above: it is no change of the event's own.
+        Change::Conflict { .. } => Ok(Ok(Written::default())),
+    }
+}
+
+/// Whether an event may still change. One that waits in the parking may be changed only from its place there.
+fn refuse(batch: &Batch<'_>, subject: &Subject, record: Option<Record>) -> Result<Option<Refused>, Error> {
+    let state = record.map(|record| record.state);
+    if let (Some(RecordState::Done), Some(record)) = (state, record) {
+        return Ok(Some(Refused::Done(PayloadHash(record.payload))));
+    }
+    let Some(id) = subject.parked else {
+        return Ok((state == Some(RecordState::Parked)).then_some(Refused::Parked));
+    };
+    let place = rows::parked_key(&subject.consumer, &subject.lane, id);
+    Ok(match (batch.get(Table::Parked, &place)?, state) {
+        (Some(_), _) => None,
+        (None, Some(RecordState::Parked)) => Some(Refused::Parked),
+        // It ran from there already, or was purged, so long ago that its record is forgotten.
+        (None, _) => Some(Refused::Done(subject.payload)),
+    })
+}
+
+fn applied(
+    batch: &mut Batch<'_>,
+    logs: &BTreeSet<Name>,
+    subject: &Subject,
+    record: Option<Record>,
+    effects: Effects,
+) -> Result<Result<Written, Refused>, Error> {
+    for (key, version) in &effects.reads {
+        let row = batch.get(Table::State, &rows::state_key(key))?;
+        if rows::read_state(row)?.version != *version {
+            return Ok(Err(Refused::Conflict));
+        }
+    }
+    finish(batch, subject, record)?;
+    if subject.parked.is_some() {
+        letters::remove(batch, subject.record)?;
+    }
+    let key = rows::lane_key(&subject.consumer, &subject.lane);
+    if let Some(mut lane) = rows::load::<Lane>(batch, Table::Lanes, &key)?
+        && lane.letters > 0
+    {
+        lane.applied += 1;
+        put_lane(batch, key, &lane)?;
+    }
+    for write in effects.writes {
+        write_state(batch, write)?;
+    }
+    let rows = emit(batch, logs, &subject.consumer, effects.outputs.into_iter())?;
+    Ok(Ok(Written { rows, started: 0 }))
+}
+
+/// The event is done with: recorded, and gone from everywhere else. Most events are recorded nowhere before, and then there is
+/// nothing to delete.
+fn finish(batch: &mut Batch<'_>, subject: &Subject, record: Option<Record>) -> Result<(), Error> {
+    batch.remember(subject.record.0, Record::done(subject.payload.0));
+    if record.is_some() || subject.parked.is_some() {
+        let attempts = rows::record_key(subject.record);
+        if batch.get(Table::Attempts, &attempts)?.is_some() {
+            batch.remove(Table::Attempts, attempts);
+        }
+    }
+    if let Some(id) = subject.parked {
+        unpark(batch, &subject.consumer, &subject.lane, id)?;
+    }
+    Ok(())
+}
+
+fn started(
+    batch: &mut Batch<'_>,
+    subject: &Subject,
+    record: Option<Record>,
+) -> Result<Result<Written, Refused>, Error> {
+    let key = rows::record_key(subject.record);
+    let mut attempts: Attempts = rows::load(batch, Table::Attempts, &key)?.unwrap_or_default();
+    attempts.started = attempts.started.saturating_add(1);
+    try_on(batch, subject, record, &attempts)?;
+    Ok(Ok(Written {
+        rows: Vec::new(),
+        started: attempts.started,
+    }))
+}
+
+/// Keeps what was tried. An event in the parking stays parked.
+fn try_on(batch: &mut Batch<'_>, subject: &Subject, record: Option<Record>, attempts: &Attempts) -> Result<(), Error> {
+    let key = rows::record_key(subject.record);
+    batch.put(Table::Attempts, key, store::encode(attempts)?);
+    let state = match record {
+        Some(record) => record.state,
+        None if subject.parked.is_some() => RecordState::Parked,
+        None => RecordState::Trying,
+    };
+    batch.remember(
+        subject.record.0,
+        Record {
+            state,
+            payload: subject.payload.0,
+        },
+    );
+    Ok(())
+}
+
+fn park(
+    batch: &mut Batch<'_>,
+    subject: &Subject,
+    record: Option<Record>,
+    message: Message,
+    position: Position,
+) -> Result<Result<Written, Refused>, Error> {
+    if record.is_some_and(|record| record.state == RecordState::Parked) {
+        return Ok(Err(Refused::Parked));
+    }
+    let id = ParkedId(batch.number().cast_signed());
+    let parked = Parked {
+        record: subject.record,
+        position,
+        message,
+    };
+    put_parked(batch, subject, id, &parked)?;
+    Ok(Ok(Written::default()))
+}
+
+/// Puts an event into the parking and says so in its record and its lane.
+pub(super) fn put_parked(batch: &mut Batch<'_>, subject: &Subject, id: ParkedId, parked: &Parked) -> Result<(), Error> {
+    let place = rows::parked_key(&subject.consumer, &subject.lane, id);
+    batch.put(Table::Parked, place, store::encode(parked)?);
+    batch.remember(
+        subject.record.0,
+        Record {
+            state: RecordState::Parked,
+            payload: subject.payload.0,
+        },
+    );
+    let key = rows::lane_key(&subject.consumer, &subject.lane);
+    let mut lane: Lane = rows::load(batch, Table::Lanes, &key)?.unwrap_or_default();
+    lane.waiting += 1;
+    put_lane(batch, key, &lane)
+}
+
+/// Takes an event out of the parking.
+pub(super) fn unpark(batch: &mut Batch<'_>, consumer: &Name, lane: &LaneKey, id: ParkedId) -> Result<(), Error> {
+    batch.remove(Table::Parked, rows::parked_key(consumer, lane, id));
+    let key = rows::lane_key(consumer, lane);
+    let mut lane: Lane = rows::load(batch, Table::Lanes, &key)?.unwrap_or_default();
+    lane.waiting = lane.waiting.saturating_sub(1);
+    put_lane(batch, key, &lane)
+}
+
+/// Keeps a lane for as long as there is anything to keep. Without dead letters its count starts anew: nobody compares with it.
+pub(super) fn put_lane(batch: &mut Batch<'_>, key: Bytes, lane: &Lane) -> Result<(), Error> {
+    if lane.letters == 0 && lane.waiting == 0 && lane.held_by.is_none() {
+        batch.remove(Table::Lanes, key);
+    } else {
+        batch.put(Table::Lanes, key, store::encode(lane)?);
+    }
+    Ok(())
+}
+
+fn write_state(batch: &mut Batch<'_>, write: StateWrite) -> Result<(), Error> {
+    let (key, value) = match write {
+        StateWrite::Set(key, value) => (key, Some(value)),
+        StateWrite::Delete(key) => (key, None),
+        StateWrite::Add(key, delta) => {
+            let sum = add(batch, &key, delta)?;
+            (key, Some(sum))
+        }
+    };
+    let row = rows::state_key(&key);
+    match value {
+        Some(value) => {
+            let version = Version(batch.number());
+            batch.put(Table::State, row, rows::write_state(version.0, &value));
+        }
+        None => batch.remove(Table::State, row),
+    }
+    Ok(())
+}
+
+/// A counter's new text. What is no number counts as 0: whoever set it knew that it was a counter to others.
+fn add(batch: &Batch<'_>, key: &StateKey, delta: i64) -> Result<Bytes, Error> {
+    let row = batch.get(Table::State, &rows::state_key(key))?;
+    let value = rows::read_state(row)?.value.unwrap_or_default();
+    let text = std::str::from_utf8(&value).unwrap_or_default();
+    let sum = text.parse().unwrap_or(0_i64).saturating_add(delta);
+    Ok(sum.to_string().into())
+}
+
+/// Outputs onto embedded logs are appended, the others go to the outbox; returns the rows of the latter.
+pub(super) fn emit(
+    batch: &mut Batch<'_>,
+    logs: &BTreeSet<Name>,
+    consumer: &Name,
+    outputs: impl Iterator<Item = Output>,
+) -> Result<Vec<RowId>, Error> {
+    let mut rows = Vec::new();
+    for output in outputs {
+        if logs.contains(&output.stream) {
+            batch.append(&output.stream, &output.message)?;
+            continue;
+        }
+        let id = batch.number();
+        let row = OutboxRow {
+            consumer: consumer.clone(),
+            output,
+        };
+        batch.add(Table::Outbox, rows::number_key(id), store::encode(&row)?);
+        rows.push(RowId(id));
+    }
+    Ok(rows)
+}

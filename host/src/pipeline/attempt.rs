@@ -1,0 +1,111 @@
+//! Runs attempts in chunks: many events on one task, their results handed back as they come.
+//!
+//! A task per event costs more than a small guest does. In a chunk, guests that only compute run one after the other on
+//! one worker, guests that wait overlap, and what has ended together is reported together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{RwLock, mpsc};
+
+use super::job::Job;
+use crate::clock::{Clock, Timestamp};
+use crate::ledger::{self, Ledger, Read, StateBucket, StateKey, StateReader};
+use crate::plugin::{Attempted, Call, Handler};
+
+/// An attempt that ended.
+pub struct Finished {
+    /// Of which event.
+    pub job: Box<Job>,
+    /// How.
+    pub attempted: Attempted,
+    /// When it began.
+    pub at: Timestamp,
+}
+
+/// What a chunk of attempts needs. Cloning it costs a few reference counts.
+#[derive(Clone)]
+pub struct Bench {
+    /// Runs the plugin.
+    pub handler: Arc<dyn Handler>,
+    /// For the state that attempts read.
+    pub ledger: Arc<dyn Ledger>,
+    /// For deadlines.
+    pub clock: Clock,
+    /// How long one attempt may take.
+    pub time: Duration,
+    /// Held shared by every chunk, alone by an event that may have killed a host: if it does so again, nobody else stands beside it.
+    pub quarantine: Arc<RwLock<()>>,
+}
+
+impl Bench {
+    /// Runs a chunk to its end.
+    ///
+    /// # Cancellation
+    /// Safe: what has not been reported has not happened.
+    pub async fn run(self, jobs: Vec<Box<Job>>, finished: mpsc::Sender<Vec<Finished>>) {
+        let _shared = self.quarantine.read().await;
+        self.run_all(jobs, finished).await;
+    }
+
+    /// Runs one event while nothing else runs in this host.
+    ///
+    /// # Cancellation
+    /// As for `run`.
+    pub async fn run_alone(self, job: Box<Job>, finished: mpsc::Sender<Vec<Finished>>) {
+        let _alone = self.quarantine.write().await;
+        self.run_all(vec![job], finished).await;
+    }
+
+    async fn run_all(&self, jobs: Vec<Box<Job>>, finished: mpsc::Sender<Vec<Finished>>) {
+        let mut running: FuturesUnordered<_> = jobs.into_iter().map(|job| self.attempt(job)).collect();
+        while let Some(first) = running.next().await {
+            let mut group = vec![first];
+            while let Some(Some(next)) = running.next().now_or_never() {
+                group.push(next);
+            }
+            if finished.send(group).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn attempt(&self, job: Box<Job>) -> Finished {
+        let at = self.clock.wall();
+        let state = Committed(self.ledger.as_ref());
+        let key = String::from_utf8_lossy(&job.lane.0);
+        let idempotency_key = job.record.to_string();
+        let call = Call {
+            event: &job.event,
+            attempt: job.history.failed + 1,
+            deadline: self.clock.now() + self.time,
+            key: &key,
+            idempotency_key: &idempotency_key,
+            state: &state,
+        };
+        let attempted = self.handler.attempt(call).await;
+        drop(key);
+        Finished { job, attempted, at }
+    }
+}
+
+/// Committed state, as the ledger has it now.
+struct Committed<'l>(&'l dyn Ledger);
+
+impl StateReader for Committed<'_> {
+    fn read<'a>(&'a self, key: &'a StateKey) -> BoxFuture<'a, Result<Read, ledger::Error>> {
+        self.0.read_state(key)
+    }
+
+    fn list<'a>(
+        &'a self,
+        bucket: &'a StateBucket,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>, ledger::Error>> {
+        self.0.list_state(bucket, after, limit)
+    }
+}

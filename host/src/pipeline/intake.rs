@@ -1,0 +1,323 @@
+//! The first steps of every event: take within the budget, decode, sort out, ask the ledger what is known.
+//!
+//! One task per consumer owns the source, so that events arrive at the dispatcher in the broker's order. Whatever fails here (broker
+//! away, ledger silent) is waited out; nothing is dropped and nothing runs without the ledger's answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::error::Elapsed;
+
+use super::budget::Budget;
+use super::job::Job;
+use super::letter;
+use super::until_answered;
+use crate::broker::{self, Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
+use crate::clock::Clock;
+use crate::event::codec::{self, Binding};
+use crate::event::{Event, key};
+use crate::ledger::{History, Known, LaneKey, Ledger, PayloadHash, RecordKey};
+use crate::metrics;
+use crate::outcome::Reason;
+use crate::plan;
+
+/// Positions that are marked as taken ahead of those that are, so that the mark costs one durable write per so many events.
+/// After an unclean stop this many events at most are attempted with a record written first.
+const MARK_AHEAD: u64 = 4_096;
+/// A source that gives nothing for this long has given all that there was.
+const CAUGHT_UP: Duration = Duration::from_secs(5);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What the source gave within its time.
+type Taken = Result<Result<Vec<Delivery>, broker::Error>, Elapsed>;
+
+/// What the intake hands to the dispatcher.
+pub enum Arrival {
+    /// A subscription is open (again): settle through this from now on.
+    Open(Arc<dyn Settle>),
+    /// Events, in order.
+    Batch(Vec<Arrived>),
+}
+
+/// A delivery that was looked at.
+pub enum Arrived {
+    /// An event to run.
+    Fresh(Box<Job>),
+    /// It took effect before: settle it.
+    Duplicate(Spent),
+    /// It waits in the parking already: settle it.
+    Parked(Spent),
+    /// It is of a type that the consumer does not want: settle it.
+    Unwanted(Spent),
+    /// It can't be run: a dead letter.
+    Dead(Box<Job>, Reason, String),
+    /// Its id was used before for other data: a dead letter beside it.
+    Conflict(Box<Job>),
+}
+
+/// What is left of a delivery that needs no attempt.
+pub struct Spent {
+    /// To settle it with; `None` if it came out of the ledger.
+    pub receipt: Option<Receipt>,
+    /// What it weighs.
+    pub weight: Room,
+    /// When it was taken.
+    pub taken: tokio::time::Instant,
+}
+
+/// What an intake works with.
+pub struct Intake {
+    /// Whose.
+    pub consumer: Arc<plan::Consumer>,
+    /// What it reads from.
+    pub broker: Arc<dyn Broker>,
+    /// What is asked.
+    pub ledger: Arc<dyn Ledger>,
+    /// Events up to here may be what an earlier host died of.
+    pub suspect: Option<Position>,
+    /// What it takes from.
+    pub budget: Arc<Budget>,
+    /// Where arrivals go.
+    pub arrivals: mpsc::Sender<Arrival>,
+    /// Whether it pauses (the breaker is open).
+    pub paused: watch::Receiver<bool>,
+    /// What it counts.
+    pub metrics: metrics::Consumer,
+    /// For pauses.
+    pub clock: Clock,
+}
+
+impl Intake {
+    /// Takes until it is cancelled or the dispatcher is gone.
+    ///
+    /// # Cancellation
+    /// Safe: what was taken and not handed over is given again by the broker.
+    pub async fn run(self) {
+        let (source, settle) = self.subscribe().await;
+        if self.arrivals.send(Arrival::Open(settle)).await.is_ok() {
+            self.metrics.subscribed(true);
+            self.take(source).await;
+        }
+    }
+
+    async fn subscribe(&self) -> (Box<dyn Source>, Arc<dyn Settle>) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let subscription = Subscription {
+                consumer: self.consumer.name.clone(),
+                stream: self.consumer.reads.clone(),
+                room: self.budget.whole(),
+            };
+            match self.broker.subscribe(subscription).await {
+                Ok(subscribed) => return (subscribed.source, subscribed.settle),
+                Err(error) => self.metrics.source_failed(&error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Takes from an open source for ever; `None` when the dispatcher is gone.
+    async fn take(&self, mut source: Box<dyn Source>) -> Option<()> {
+        let mut paused = self.paused.clone();
+        let mut pause = PAUSE_MIN;
+        let (mut marked, mut recovering) = (self.suspect, self.suspect);
+        loop {
+            paused.wait_for(|is_paused| !is_paused).await.ok()?;
+            let room = self.budget.room().await;
+            let taken = tokio::time::timeout(CAUGHT_UP, source.next(room)).await;
+            self.recover(&taken, &mut recovering);
+            let deliveries = match taken {
+                Err(_) => {
+                    // Quiet, but it no longer fails: a stream without events must become ready again.
+                    self.metrics.subscribed(true);
+                    continue;
+                }
+                Ok(Ok(deliveries)) => deliveries,
+                Ok(Err(error)) => {
+                    self.metrics.source_failed(&error);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    continue;
+                }
+            };
+            pause = PAUSE_MIN;
+            self.metrics.subscribed(true);
+            self.budget.take(weight(&deliveries));
+            self.mark(&deliveries, &mut marked).await;
+            let arrived = self.look_at(deliveries).await;
+            self.arrivals.send(Arrival::Batch(arrived)).await.ok()?;
+        }
+    }
+
+    /// Notes when everything that an earlier host may have had in hand has come again: the source gives it before anything
+    /// newer, so that a later position, or nothing for a while, says so.
+    fn recover(&self, taken: &Taken, recovering: &mut Option<Position>) {
+        let Some(until) = *recovering else { return };
+        let is_through = match taken {
+            Err(_) => true,
+            Ok(Err(_)) => false,
+            Ok(Ok(deliveries)) => deliveries.iter().any(|delivery| delivery.position > until),
+        };
+        if is_through {
+            *recovering = None;
+            self.ledger.recovered(&self.consumer.name);
+        }
+    }
+
+    /// Before anything of a batch can run, the ledger knows that it may have been taken: a host that dies of it finds it.
+    async fn mark(&self, deliveries: &[Delivery], marked: &mut Option<Position>) {
+        let Some(last) = deliveries.iter().map(|delivery| delivery.position).max() else {
+            return;
+        };
+        if marked.is_none_or(|marked| last > marked) {
+            let ahead = Position(last.0.saturating_add(MARK_AHEAD));
+            until_answered(&self.metrics, "mark_taken", || {
+                self.ledger.mark_taken(&self.consumer.name, ahead)
+            })
+            .await;
+            *marked = Some(ahead);
+        }
+    }
+
+    async fn look_at(&self, deliveries: Vec<Delivery>) -> Vec<Arrived> {
+        let arrived: Vec<Arrived> = deliveries
+            .into_iter()
+            .map(|delivery| self.open(delivery))
+            .collect();
+        let keys: Vec<RecordKey> = arrived.iter().filter_map(asked).collect();
+        if keys.is_empty() {
+            return arrived;
+        }
+        let known = until_answered(&self.metrics, "look_up", || self.ledger.look_up(keys.clone())).await;
+        let mut known = known.into_iter();
+        let judge = |arrived: Arrived| match asked(&arrived).and_then(|_| known.next()) {
+            Some(known) => judge(arrived, known),
+            None => arrived,
+        };
+        arrived.into_iter().map(judge).collect()
+    }
+
+    /// Decodes a delivery and sorts it.
+    fn open(&self, delivery: Delivery) -> Arrived {
+        let Delivery {
+            message,
+            position,
+            taken,
+            receipt,
+        } = delivery;
+        let stream = &self.consumer.reads;
+        let is_suspect = self.suspect.is_some_and(|suspect| position <= suspect);
+        let origin = Origin {
+            position,
+            taken,
+            receipt: Some(receipt),
+            is_suspect,
+        };
+        match codec::decode(&message, Binding::of(&stream.broker.kind), stream.mapping.as_ref()) {
+            Ok(event) if self.wants(&event) => match key::key(&event, &self.consumer.key) {
+                Ok(lane) => {
+                    let record = RecordKey::of(&self.consumer.name, &event);
+                    Arrived::Fresh(job(event, message, lane, record, origin))
+                }
+                Err(error) => {
+                    let record = RecordKey::of(&self.consumer.name, &event);
+                    let job = job(event, message, letter::own_lane(record), record, origin);
+                    Arrived::Dead(job, Reason::NoKey, error.to_string())
+                }
+            },
+            Ok(_) => Arrived::Unwanted(Spent {
+                weight: Room {
+                    count: 1,
+                    bytes: message.size(),
+                },
+                receipt: origin.receipt,
+                taken,
+            }),
+            Err(error) => {
+                let record = RecordKey::of_place(&self.consumer.name, &stream.name, position);
+                let job = job(Event::default(), message, letter::own_lane(record), record, origin);
+                Arrived::Dead(job, Reason::Undecodable, error.to_string())
+            }
+        }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let types = &self.consumer.types;
+        types.is_empty() || types.iter().any(|pattern| pattern.matches(&event.kind))
+    }
+}
+
+/// Where a job comes from.
+struct Origin {
+    position: Position,
+    taken: tokio::time::Instant,
+    receipt: Option<Receipt>,
+    is_suspect: bool,
+}
+
+fn job(event: Event, message: crate::event::Message, lane: LaneKey, record: RecordKey, origin: Origin) -> Box<Job> {
+    Box::new(Job {
+        payload: PayloadHash::of(event.data.as_ref()),
+        event,
+        message,
+        position: origin.position,
+        record,
+        lane,
+        receipt: origin.receipt,
+        parked: None,
+        taken: origin.taken,
+        history: Box::new(History::default()),
+        started: 0,
+        is_suspect: origin.is_suspect,
+        is_twin: false,
+        is_head: false,
+        problem: None,
+        waiting_since: None,
+    })
+}
+
+/// The key by which the ledger is asked about an arrival, if it is.
+fn asked(arrived: &Arrived) -> Option<RecordKey> {
+    match arrived {
+        Arrived::Fresh(job) | Arrived::Dead(job, ..) => Some(job.record),
+        _ => None,
+    }
+}
+
+/// What the ledger knows decides what becomes of an arrival.
+pub(super) fn judge(arrived: Arrived, known: Known) -> Arrived {
+    match (arrived, known) {
+        (Arrived::Fresh(job), Known::Done(payload)) if payload != job.payload => Arrived::Conflict(job),
+        (Arrived::Fresh(job) | Arrived::Dead(job, ..), Known::Done(_)) => Arrived::Duplicate(job.into()),
+        (Arrived::Fresh(job) | Arrived::Dead(job, ..), Known::Parked) => Arrived::Parked(job.into()),
+        (Arrived::Fresh(mut job), Known::Failing(history)) => {
+            job.history = history;
+            Arrived::Fresh(job)
+        }
+        (Arrived::Fresh(mut job), Known::Started(started)) => {
+            job.started = started;
+            Arrived::Fresh(job)
+        }
+        (other, _) => other,
+    }
+}
+
+impl From<Box<Job>> for Spent {
+    fn from(job: Box<Job>) -> Self {
+        Self {
+            weight: job.weight(),
+            receipt: job.receipt,
+            taken: job.taken,
+        }
+    }
+}
+
+fn weight(deliveries: &[Delivery]) -> Room {
+    Room {
+        count: deliveries.len(),
+        bytes: deliveries.iter().map(|delivery| delivery.message.size()).sum(),
+    }
+}

@@ -1,0 +1,58 @@
+//! One event on its way through a consumer.
+
+use tokio::time::Instant;
+
+use crate::broker::{Position, Receipt, Room};
+use crate::event::{Event, Message};
+use crate::ledger::{History, LaneKey, ParkedId, PayloadHash, RecordKey};
+
+/// One event on its way, from the intake to its settlement.
+#[derive(Debug)]
+pub struct Job {
+    /// What the plugin gets.
+    pub event: Event,
+    /// As it arrived, untouched, for the dead letter and the parking.
+    pub message: Message,
+    /// Where it stood in its stream.
+    pub position: Position,
+    /// What the ledger knows it by.
+    pub record: RecordKey,
+    /// The hash of its data.
+    pub payload: PayloadHash,
+    /// Its ordering key.
+    pub lane: LaneKey,
+    /// To settle its delivery with; `None` if it came out of the ledger.
+    pub receipt: Option<Receipt>,
+    /// Its place in the parking, if it came from there.
+    pub parked: Option<ParkedId>,
+    /// When it was taken.
+    pub taken: Instant,
+    /// The attempts that failed so far.
+    pub history: Box<History>,
+    /// How often it was begun by a host that died of something.
+    pub started: u32,
+    /// Whether a record is written before its attempt.
+    pub is_suspect: bool,
+    /// Whether the same event was on its way when it arrived: the ledger is asked again before it runs.
+    pub is_twin: bool,
+    /// Whether it is the running head of its lane.
+    pub is_head: bool,
+    /// Why it can't be run, if that is known already.
+    pub problem: Option<String>,
+    /// Since when its lane has not moved for it.
+    pub waiting_since: Option<Instant>,
+}
+
+impl Job {
+    /// What it weighs against the budget; nothing if it came out of the ledger.
+    #[must_use]
+    pub fn weight(&self) -> Room {
+        match self.receipt {
+            Some(_) => Room {
+                count: 1,
+                bytes: self.message.size(),
+            },
+            None => Room { count: 0, bytes: 0 },
+        }
+    }
+}

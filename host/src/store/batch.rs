@@ -1,0 +1,240 @@
+//! A batch under construction: what the pieces of work in it have written so far lies over what is committed, so that each sees
+//! what the earlier ones did. It is written in one piece or dropped whole.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+
+use super::committer::Memory;
+use super::tables::{self, Record, RecordState, Table, Tables, tag};
+use super::{Error, Key, keys, logs};
+use crate::broker::Position;
+use crate::clock::Timestamp;
+use crate::plan::Name;
+
+pub(super) type Map<K, V> = HashMap<K, V, Xxh3DefaultBuilder>;
+
+/// A batch under construction.
+pub(crate) struct Batch<'a> {
+    tables: &'a Tables,
+    memory: &'a Memory,
+    now: Timestamp,
+    next: u64,
+    records: Map<[u8; 16], Record>,
+    /// Rows that later work in the batch may ask for. `None` deletes.
+    rows: Map<(Table, Bytes), Option<Bytes>>,
+    /// Rows that nobody asks for before they are committed.
+    blind: Vec<(Table, Bytes, Option<Bytes>)>,
+    /// Where logs end now that have grown.
+    pub(super) tails: logs::Ends,
+    expired: Vec<u64>,
+}
+
+/// A batch that is durable, and what is left to do in memory.
+pub(super) struct Committed {
+    pub(super) next: u64,
+    pub(super) resident: Vec<((Table, Bytes), Option<Bytes>)>,
+    pub(super) tails: logs::Ends,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(tables: &'a Tables, memory: &'a Memory, now: Timestamp) -> Self {
+        Self {
+            tables,
+            memory,
+            now,
+            next: memory.next(),
+            records: Map::default(),
+            rows: Map::default(),
+            blind: Vec::new(),
+            tails: logs::Ends::default(),
+            expired: Vec::new(),
+        }
+    }
+
+    /// When the latest piece of work in the batch was asked for.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// A number that was never given out before; each is larger than the one before, across restarts too.
+    pub(crate) fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    /// What is committed, without what this batch adds.
+    pub(crate) fn committed(&self) -> &'a Tables {
+        self.tables
+    }
+
+    /// What is remembered of an event.
+    pub(crate) fn record(&self, key: [u8; 16]) -> Result<Option<Record>, Error> {
+        match self.records.get(&key) {
+            Some(record) => Ok(Some(*record)),
+            None => self.tables.record(key),
+        }
+    }
+
+    /// Remembers something of an event, from now on for the retention.
+    pub(crate) fn remember(&mut self, key: [u8; 16], record: Record) {
+        self.records.insert(key, record);
+    }
+
+    /// A row.
+    pub(crate) fn get(&self, table: Table, key: &Bytes) -> Result<Option<Bytes>, Error> {
+        if let Some(row) = self.rows.get(&(table, key.clone())) {
+            return Ok(row.clone());
+        }
+        match self.memory.get(table, key) {
+            Some(row) => Ok(row),
+            None => self.tables.get(table, key),
+        }
+    }
+
+    /// Writes a row.
+    pub(crate) fn put(&mut self, table: Table, key: Bytes, value: Bytes) {
+        self.rows.insert((table, key), Some(value));
+    }
+
+    /// Deletes a row.
+    pub(crate) fn remove(&mut self, table: Table, key: Bytes) {
+        self.rows.insert((table, key), None);
+    }
+
+    /// Writes a row that no work asks the batch for, under a key that was never used.
+    pub(crate) fn add(&mut self, table: Table, key: Bytes, value: Bytes) {
+        self.blind.push((table, key, Some(value)));
+    }
+
+    /// Deletes a committed row that no work asks the batch for.
+    pub(crate) fn forget(&mut self, table: Table, key: Bytes) {
+        self.blind.push((table, key, None));
+    }
+
+    /// Notes how far a consumer may take.
+    pub(super) fn mark(&mut self, consumer: &Name, upto: Position) -> Result<(), Error> {
+        let key = tables::mark_key(consumer);
+        let mark: Option<Position> = self.get(Table::Meta, &key)?.map(|row| keys::decode(&row)).transpose()?;
+        if mark.is_none_or(|mark| mark < upto) {
+            self.put(Table::Meta, key, keys::encode(&upto)?);
+        }
+        Ok(())
+    }
+
+    /// Drops the buckets of records that are too old, and the attempts of events that are in none any more.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Result<usize, Error> {
+        // What else is in this batch goes to a bucket that stays.
+        self.now = self.now.max(now);
+        let mut expired = self.tables.buckets.expired(self.now);
+        let current = self.tables.buckets.start_at(self.now);
+        expired.retain(|start| *start != current);
+        if expired.is_empty() {
+            return Ok(0);
+        }
+        for start in &expired {
+            self.remove(Table::Meta, bucket_key(*start));
+        }
+        for row in self.tables.prefix(Table::Attempts, &[]) {
+            let (key, _) = row?;
+            let record: Option<[u8; 16]> = key.as_ref().try_into().ok();
+            let record = record.map(|key| self.record_outside(key, &expired)).transpose()?;
+            if record.flatten().is_none() {
+                self.remove(Table::Attempts, key);
+            }
+        }
+        let dropped = expired.len();
+        self.expired = expired;
+        Ok(dropped)
+    }
+
+    fn record_outside(&self, key: [u8; 16], expired: &[u64]) -> Result<Option<Record>, Error> {
+        if let Some(record) = self.records.get(&key) {
+            return Ok(Some(*record));
+        }
+        self.tables.buckets.get_outside(key, expired)
+    }
+
+    /// Makes the batch durable.
+    ///
+    /// The bucket's keyspace is made before the batch that names it, and an expired one dropped after the batch that forgets it:
+    /// a crash in between leaves a keyspace without a name, which the next start drops.
+    pub(super) fn write(mut self, fsync: bool) -> Result<Committed, Error> {
+        let unchanged = self.records.is_empty() && self.rows.is_empty() && self.blind.is_empty();
+        if !unchanged || self.next != self.memory.next() {
+            self.write_rows(fsync)?;
+        }
+        self.tables.buckets.drop_all(&self.tables.database, &self.expired)?;
+        let rows = self.rows.into_iter();
+        Ok(Committed {
+            next: self.next,
+            resident: rows.filter(|((table, _), _)| table.is_resident()).collect(),
+            tails: self.tails,
+        })
+    }
+
+    fn write_rows(&mut self, fsync: bool) -> Result<(), Error> {
+        let records = self.record_rows()?;
+        if self.next != self.memory.next() {
+            let next = keys::encode(&self.next)?;
+            self.put(Table::Meta, next_key(), next);
+        }
+        let rows = self.records.len() + self.rows.len() + self.blind.len();
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.tables.database.clone(), rows)
+            .durability(Some(tables::persist_mode(fsync)));
+        if let Some(keyspace) = records {
+            for (key, record) in &self.records {
+                batch.insert(&keyspace, key, record.to_bytes().as_slice());
+            }
+        }
+        for ((table, key), row) in &self.rows {
+            set(&mut batch, self.tables.keyspace(*table)?, key, row);
+        }
+        for (table, key, row) in &self.blind {
+            set(&mut batch, self.tables.keyspace(*table)?, key, row);
+        }
+        batch.commit().map_err(|error| Error::engine(&error))
+    }
+
+    /// The keyspace that records go to, if there are any.
+    fn record_rows(&mut self) -> Result<Option<fjall::Keyspace>, Error> {
+        if self.records.is_empty() {
+            return Ok(None);
+        }
+        let buckets = &self.tables.buckets;
+        let start = buckets.start_at(self.now);
+        if let Some(rows) = buckets.find(start) {
+            return Ok(Some(rows));
+        }
+        let rows = buckets.create(&self.tables.database, start)?;
+        self.put(Table::Meta, bucket_key(start), Bytes::from_static(&[1]));
+        Ok(Some(rows))
+    }
+}
+
+fn set(batch: &mut fjall::OwnedWriteBatch, keyspace: &fjall::Keyspace, key: &Bytes, row: &Option<Bytes>) {
+    match row {
+        Some(value) => batch.insert(keyspace, key.clone(), value.clone()),
+        None => batch.remove(keyspace, key.clone()),
+    }
+}
+
+pub(super) fn next_key() -> Bytes {
+    Key::new().tag(tag::NEXT).done()
+}
+
+fn bucket_key(start: u64) -> Bytes {
+    Key::new().tag(tag::BUCKET).number(start).done()
+}
+
+impl Record {
+    /// An event that took effect.
+    pub(crate) fn done(payload: u64) -> Self {
+        Self {
+            state: RecordState::Done,
+            payload,
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! What a start finds: a lock, a newer format, damage of every kind, a write that was cut off, a clean stop, a crash.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const AT: Timestamp = Timestamp(1_000_000_000);
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn open_at(&self, at: Timestamp) -> Result<Arc<Store>, Error> {
+        let settings = Settings {
+            path: self.path(),
+            retention: Duration::from_secs(80),
+            fsync: true,
+        };
+        Store::open(settings, Clock::seeded(at, 1))
+    }
+
+    fn open(&self) -> Result<Arc<Store>, Error> {
+        self.open_at(AT)
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.path().join("database/0.jnl")
+    }
+
+    /// A folder with `batches` records, each committed by itself, and a stop.
+    async fn with_records(batches: u8, clean: bool) -> Self {
+        let folder = Self::new();
+        let store = folder.open().unwrap();
+        for number in 1..=batches {
+            remember(&store, number).await.unwrap();
+        }
+        if clean {
+            store.close().await.unwrap();
+        }
+        folder
+    }
+
+    fn refusal(&self) -> String {
+        match self.open() {
+            Err(error @ Error::Damaged { .. }) => error.to_string(),
+            Err(error) => panic!("another error: {error}"),
+            Ok(_) => panic!("a damaged store was opened"),
+        }
+    }
+}
+
+fn key(number: u8) -> [u8; 16] {
+    [number; 16]
+}
+
+async fn remember(store: &Store, number: u8) -> Result<(), Error> {
+    let work = move |batch: &mut Batch<'_>| {
+        batch.number();
+        batch.remember(key(number), Record::done(u64::from(number)));
+        Ok(())
+    };
+    store.commit(Weight::LIGHT, work).await
+}
+
+fn remembers(store: &Store, number: u8) -> bool {
+    store.read(|tables| tables.record(key(number))).unwrap().is_some()
+}
+
+/// The byte at which the last of something begins in a file.
+fn find_last(file: &PathBuf, what: &[u8]) -> usize {
+    let bytes = fs::read(file).unwrap();
+    bytes.windows(what.len()).rposition(|window| window == what).unwrap()
+}
+
+fn flip(file: &PathBuf, at: usize) {
+    let file = OpenOptions::new().read(true).write(true).open(file).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at as u64).unwrap();
+}
+
+#[tokio::test]
+async fn a_second_owner_is_refused() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    let refused = folder.open().map(|_| ());
+    assert!(matches!(refused, Err(Error::Locked(_))), "{refused:?}");
+    store.close().await.unwrap();
+    folder.open().unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_is_clean_only_after_close() {
+    let folder = Folder::new();
+    let mut was_unclean = Vec::new();
+    for closes in [true, false, false, true, true] {
+        let store = folder.open().unwrap();
+        was_unclean.push(store.was_unclean());
+        remember(&store, 1).await.unwrap();
+        if closes {
+            store.close().await.unwrap();
+        }
+    }
+    assert_eq!(was_unclean, [false, false, true, true, false]);
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let folder = Folder::with_records(1, true).await;
+    let file = folder.path().join("tidegate-store");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("format 1", "format 2")).unwrap();
+    let refused = folder.open().map(|_| ());
+    assert!(
+        matches!(refused, Err(Error::Newer { found: 2, known: 1, .. })),
+        "{refused:?}"
+    );
+    fs::write(&file, text).unwrap();
+    assert!(remembers(&folder.open().unwrap(), 1));
+}
+
+#[tokio::test]
+async fn a_folder_of_something_else_is_refused_untouched() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path()).unwrap();
+    fs::write(folder.path().join("precious"), "x").unwrap();
+    assert!(folder.refusal().contains("not empty"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_never_made_anew() {
+    let missing = [
+        "tidegate-store",
+        "database",
+        "database/version",
+        "database/0.jnl",
+        "database/keyspaces",
+        "database/keyspaces/0",
+        "database/keyspaces/1",
+        "database/keyspaces/9",
+        "database/keyspaces/10",
+    ];
+    for (number, what) in missing.iter().enumerate() {
+        let folder = Folder::with_records(3, number % 2 == 0).await;
+        let path = folder.path().join(what);
+        if path.is_dir() {
+            fs::remove_dir_all(&path).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let first = folder.refusal();
+        assert!(first.contains("damaged"), "{what}: {first}");
+        // Nor at the second try.
+        folder.refusal();
+    }
+}
+
+#[tokio::test]
+async fn a_garbled_state_file_is_refused() {
+    for text in [
+        "",
+        "tidegate store\n",
+        "tidegate store\nformat 1\nclosed x\n",
+        "x\nformat 1\nopen\n",
+    ] {
+        let folder = Folder::with_records(1, true).await;
+        fs::write(folder.path().join("tidegate-store"), text).unwrap();
+        assert!(folder.refusal().contains("garbled"));
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_journal_is_refused() {
+    // In the row of the second of four batches: its key, and the tag before it, 22 bytes earlier.
+    for back in [0, 21] {
+        for clean in [true, false] {
+            let folder = Folder::with_records(4, clean).await;
+            let before = fs::read(folder.journal()).unwrap();
+            flip(&folder.journal(), find_last(&folder.journal(), &key(2)) - back);
+            let refusal = folder.refusal();
+            assert!(refusal.contains("0.jnl"), "{refusal}");
+            folder.refusal();
+            // Nothing was changed: flipped back, all is there.
+            flip(
+                &folder.journal(),
+                find_last(&folder.journal(), &key(1)).max(find_second(&before)) - back,
+            );
+            assert_eq!(fs::read(folder.journal()).unwrap(), before);
+            let store = folder.open().unwrap();
+            assert!((1..=4).all(|number| remembers(&store, number)));
+        }
+    }
+}
+
+fn find_second(bytes: &[u8]) -> usize {
+    bytes.windows(16).rposition(|window| window == key(2)).unwrap()
+}
+
+#[tokio::test]
+async fn after_a_clean_stop_a_journal_that_ends_early_is_refused() {
+    let folder = Folder::with_records(4, true).await;
+    let cut = find_last(&folder.journal(), &key(3));
+    let file = OpenOptions::new().write(true).open(folder.journal()).unwrap();
+    file.set_len(cut as u64).unwrap();
+    folder.refusal();
+    // Even where it ends between two batches, so that it looks whole.
+    let start = find_start(&folder.journal(), cut);
+    file.set_len(start as u64).unwrap();
+    let refusal = folder.refusal();
+    assert!(refusal.contains("closed at"), "{refusal}");
+}
+
+/// Where the batch begins that has byte `within` in it.
+fn find_start(file: &PathBuf, within: usize) -> usize {
+    let bytes = fs::read(file).unwrap();
+    let end = bytes[..within].windows(4).rposition(|window| window == b"FJL\x03");
+    end.unwrap() + 4
+}
+
+#[tokio::test]
+async fn a_write_that_was_cut_off_is_dropped_and_the_rest_is_there() {
+    let folder = Folder::with_records(4, false).await;
+    let at = find_last(&folder.journal(), &key(4));
+    let start = find_start(&folder.journal(), at);
+    let whole = fs::read(folder.journal()).unwrap();
+    let end = at + 100;
+    // Cut short at every byte, and with a hole of zeros, as a power cut may leave it.
+    for cut in (start + 1..at + 20).step_by(7) {
+        let mut torn = whole.clone();
+        torn.truncate(cut);
+        fs::write(folder.journal(), torn).unwrap();
+        check_torn(&folder);
+        let mut holed = whole.clone();
+        holed[cut..at + 20].fill(0);
+        holed.truncate(end);
+        fs::write(folder.journal(), holed).unwrap();
+        check_torn(&folder);
+    }
+}
+
+fn check_torn(folder: &Folder) {
+    let store = folder.open().unwrap();
+    assert!((1..=3).all(|number| remembers(&store, number)));
+    assert!(!remembers(&store, 4));
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_cut_off_begins_again() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path().join("database")).unwrap();
+    File::create(folder.path().join("database/0.jnl")).unwrap();
+    fs::write(folder.path().join("tidegate-store"), "tidegate store\nformat 1\nnew\n").unwrap();
+    remember(&folder.open().unwrap(), 1).await.unwrap();
+    assert!(remembers(&folder.open().unwrap(), 1));
+}
+
+#[tokio::test]
+async fn numbers_never_come_twice() {
+    let folder = Folder::new();
+    let mut last = 0;
+    for closes in [true, false, true] {
+        let store = folder.open().unwrap();
+        for _ in 0..3 {
+            let number = store.commit(Weight::LIGHT, |batch| Ok(batch.number())).await.unwrap();
+            assert!(number > last);
+            last = number;
+        }
+        if closes {
+            store.close().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn work_that_fails_leaves_nothing() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    let failed: Result<(), Error> = store
+        .commit(Weight::LIGHT, |batch| {
+            batch.remember(key(1), Record::done(1));
+            Err(Error::Unavailable("no".to_owned()))
+        })
+        .await;
+    assert!(failed.is_err());
+    assert!(!remembers(&store, 1));
+    remember(&store, 2).await.unwrap();
+    assert!(remembers(&store, 2));
+}
+
+#[tokio::test]
+async fn the_engine_is_opened_anew_after_it_failed() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    remember(&store, 1).await.unwrap();
+    // What a failed commit does, short of a disk that fails.
+    store.shared.set_tables(None);
+    assert!(store.read(|_| Ok(())).is_err());
+    remember(&store, 2).await.unwrap();
+    assert!(remembers(&store, 1) && remembers(&store, 2));
+    store.close().await.unwrap();
+    assert!(!folder.open().unwrap().was_unclean());
+}
+
+#[tokio::test]
+async fn buckets_are_dropped_one_by_one_and_looked_up_together() {
+    let folder = Folder::new();
+    // A bucket is 10 s long, and the retention 80 s.
+    for (number, at) in [(1, 0), (2, 25), (3, 50)] {
+        let store = folder.open_at(AT.after(Duration::from_secs(at))).unwrap();
+        remember(&store, number).await.unwrap();
+        store.close().await.unwrap();
+    }
+    let store = folder.open_at(AT.after(Duration::from_secs(60))).unwrap();
+    assert!((1..=3).all(|number| remembers(&store, number)));
+    let mut left = Vec::new();
+    for at in [79, 90, 110, 140] {
+        store.expire(AT.after(Duration::from_secs(at))).await.unwrap();
+        left.push((1..=3).filter(|number| remembers(&store, *number)).collect::<Vec<_>>());
+    }
+    assert_eq!(left, [vec![1, 2, 3], vec![2, 3], vec![3], vec![]]);
+    drop(store);
+    let store = folder.open_at(AT.after(Duration::from_secs(150))).unwrap();
+    assert!(!(1..=3).any(|number| remembers(&store, number)));
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_forgets_nothing() {
+    let folder = Folder::new();
+    let store = folder.open_at(AT.after(Duration::from_secs(60))).unwrap();
+    remember(&store, 1).await.unwrap();
+    drop(store);
+    let store = folder.open().unwrap();
+    remember(&store, 2).await.unwrap();
+    store.expire(AT.after(Duration::from_secs(100))).await.unwrap();
+    assert!(remembers(&store, 1) && remembers(&store, 2));
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_while_a_consumer_recovers() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    remember(&store, 1).await.unwrap();
+    for consumer in ["a", "b"] {
+        store.mark_taken(&name(consumer), Position(7)).await.unwrap();
+    }
+    drop(store);
+    let late = AT.after(Duration::from_secs(100_000));
+    let store = folder.open_at(late).unwrap();
+    assert_eq!(store.suspect_until(&name("a")).unwrap(), Some(Position(7)));
+    assert_eq!(store.expire(late).await.unwrap(), 0);
+    store.recovered(&name("a"));
+    assert_eq!(store.suspect_until(&name("a")).unwrap(), None);
+    assert_eq!(store.expire(late).await.unwrap(), 0);
+    assert!(remembers(&store, 1));
+    store.recovered(&name("b"));
+    assert_eq!(store.expire(late).await.unwrap(), 1);
+    assert!(!remembers(&store, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_never_comes_back_holds_up_one_retention_only() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    remember(&store, 1).await.unwrap();
+    store.mark_taken(&name("gone"), Position(7)).await.unwrap();
+    drop(store);
+    let late = AT.after(Duration::from_secs(100_000));
+    let store = folder.open_at(late).unwrap();
+    assert_eq!(store.expire(late).await.unwrap(), 0);
+    tokio::time::advance(Duration::from_secs(81)).await;
+    assert_eq!(store.expire(late).await.unwrap(), 1);
+}
