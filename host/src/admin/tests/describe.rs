@@ -9,7 +9,12 @@ use crate::admin::routes;
 async fn every_route_is_described_and_nothing_else() {
     let host = Running::start().await;
     let (_, document) = host.get("/api/v1/openapi.json").await;
-    let mut described: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let mut described: Vec<&str> = document["paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     let mut served: Vec<&str> = routes().iter().map(|(path, _)| *path).collect();
     described.sort_unstable();
     served.sort_unstable();
@@ -21,9 +26,15 @@ async fn the_document_says_how_to_show_the_token_and_what_a_refusal_is() {
     let host = Running::start().await;
     let (_, document) = host.get("/api/v1/openapi.json").await;
     assert_eq!(document["security"], json!([{}, { "token": [] }]));
-    assert_eq!(document["components"]["securitySchemes"]["token"], json!({ "type": "http", "scheme": "bearer" }));
+    assert_eq!(
+        document["components"]["securitySchemes"]["token"],
+        json!({ "type": "http", "scheme": "bearer" })
+    );
     let refused = &document["paths"]["/api/v1/dead-letters/{id}"]["get"]["responses"]["404"];
-    assert_eq!(refused["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/Problem");
+    assert_eq!(
+        refused["content"]["application/json"]["schema"]["$ref"],
+        "#/components/schemas/Problem"
+    );
     assert!(document["components"]["schemas"]["Problem"]["properties"]["message"].is_object());
 }
 

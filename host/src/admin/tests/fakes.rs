@@ -57,7 +57,10 @@ impl FakeBrokerState {
             });
         }
         match self.refuses.load(Ordering::Relaxed) {
-            true => Err(broker::Error::Refused { broker, reason: "too blue".to_owned() }),
+            true => Err(broker::Error::Refused {
+                broker,
+                reason: "too blue".to_owned(),
+            }),
             false => Ok(()),
         }
     }
@@ -188,12 +191,7 @@ impl Parking for FakeLedger {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn first<'a>(
-        &'a self,
-        _: &'a Name,
-        _: &'a LaneKey,
-        _: usize,
-    ) -> BoxFuture<'a, Result<Vec<ParkedEvent>, Error>> {
+    fn first<'a>(&'a self, _: &'a Name, _: &'a LaneKey, _: usize) -> BoxFuture<'a, Result<Vec<ParkedEvent>, Error>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 }

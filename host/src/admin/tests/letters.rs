@@ -7,7 +7,10 @@ use crate::outcome::Reason;
 
 fn ids(page: &Value) -> Vec<&str> {
     let letters = page["dead_letters"].as_array().unwrap();
-    letters.iter().map(|letter| &letter["id"].as_str().unwrap()[..2]).collect()
+    letters
+        .iter()
+        .map(|letter| &letter["id"].as_str().unwrap()[..2])
+        .collect()
 }
 
 /// 1 to 3 of `inventory` for `trap`, 4 of `shipping` for `permanent`.
@@ -25,10 +28,14 @@ async fn letters_are_listed_by_filter_and_page() {
     let (status, page) = host.get("/api/v1/dead-letters").await;
     assert_eq!((status, ids(&page)), (200, vec!["01", "02", "03", "04"]));
     assert!(page.get("next").is_none());
-    let (_, page) = host.get("/api/v1/dead-letters?consumer=inventory&reason=trap&limit=2").await;
+    let (_, page) = host
+        .get("/api/v1/dead-letters?consumer=inventory&reason=trap&limit=2")
+        .await;
     assert_eq!(ids(&page), ["01", "02"]);
     let next = page["next"].as_str().unwrap();
-    let (_, page) = host.get(&format!("/api/v1/dead-letters?consumer=inventory&limit=2&after={next}")).await;
+    let (_, page) = host
+        .get(&format!("/api/v1/dead-letters?consumer=inventory&limit=2&after={next}"))
+        .await;
     assert_eq!(ids(&page), ["03"]);
     let (_, page) = host.get("/api/v1/dead-letters?reason=permanent").await;
     assert_eq!(ids(&page), ["04"]);
@@ -37,7 +44,15 @@ async fn letters_are_listed_by_filter_and_page() {
 #[tokio::test]
 async fn a_list_that_makes_no_sense_is_refused() {
     let host = Running::start().await;
-    for query in ["limit=0", "limit=1001", "limit=x", "reason=bored", "consumer=A", "after=1", "consumr=a"] {
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "reason=bored",
+        "consumer=A",
+        "after=1",
+        "consumr=a",
+    ] {
         let (status, body) = host.get(&format!("/api/v1/dead-letters?{query}")).await;
         assert_eq!(status, 400, "{query}: {body}");
         assert!(body["message"].is_string(), "{query}: {body}");
@@ -61,7 +76,10 @@ async fn a_letter_is_shown_whole() {
     assert_eq!(*raw, json!({ "name": "X-Raw", "text": null, "base64": "/wA=" }));
     let attempt = &shown["attempts"][1];
     assert_eq!(attempt["at"], "2026-09-21T14:13:22.000Z");
-    assert_eq!((&attempt["duration_ms"], &attempt["memory_bytes"]), (&json!(1.234), &json!(1_114_112)));
+    assert_eq!(
+        (&attempt["duration_ms"], &attempt["memory_bytes"]),
+        (&json!(1.234), &json!(1_114_112))
+    );
     assert_eq!(attempt["class"], "trap");
     assert_eq!(attempt["backtrace"], json!(["inventory::reserve", "handle"]));
 }
@@ -122,9 +140,16 @@ async fn redriven_are_those_selected_and_their_consumer_looks() {
     host.letters.add(four());
     host.wait_for("/readyz", 200).await;
     let looked = host.ledger.looked();
-    let ids = [letter(2).id.to_string(), letter(2).id.to_string(), letter(9).id.to_string()];
+    let ids = [
+        letter(2).id.to_string(),
+        letter(2).id.to_string(),
+        letter(9).id.to_string(),
+    ];
     let (status, done) = host.post("/api/v1/dead-letters/redrive", &json!({ "ids": ids })).await;
-    assert_eq!((status, &done["count"], &done["dry_run"]), (200, &json!(1), &json!(false)));
+    assert_eq!(
+        (status, &done["count"], &done["dry_run"]),
+        (200, &json!(1), &json!(false))
+    );
     let only = json!({ "id": ids[0], "consumer": "inventory", "key": "customer-7", "applied_meanwhile": 3 });
     assert_eq!(done["letters"], json!([only]));
     let redriving: Vec<_> = host.letters.all().iter().map(|letter| letter.redriving).collect();
@@ -160,7 +185,9 @@ async fn a_dry_run_counts_and_touches_nothing() {
 async fn purged_are_those_that_match() {
     let host = Running::start().await;
     host.letters.add(four());
-    let (status, done) = host.post("/api/v1/dead-letters/purge", &json!({ "reason": "trap" })).await;
+    let (status, done) = host
+        .post("/api/v1/dead-letters/purge", &json!({ "reason": "trap" }))
+        .await;
     assert_eq!((status, &done["count"]), (200, &json!(3)));
     assert_eq!(host.letters.all(), four()[3..]);
 }

@@ -18,12 +18,24 @@ fn event(id: &str) -> Value {
 #[tokio::test]
 async fn events_are_published_alone_and_in_batches() {
     let host = Running::start().await;
-    assert_eq!(send(&host, "orders", ONE, event("1").to_string()).await, (202, json!({ "accepted": 1 })));
+    assert_eq!(
+        send(&host, "orders", ONE, event("1").to_string()).await,
+        (202, json!({ "accepted": 1 }))
+    );
     let batch = json!([event("2"), event("3")]).to_string();
-    assert_eq!(send(&host, "orders", BATCH, batch).await, (202, json!({ "accepted": 2 })));
-    assert_eq!(send(&host, "orders", BATCH, "[]").await, (202, json!({ "accepted": 0 })));
+    assert_eq!(
+        send(&host, "orders", BATCH, batch).await,
+        (202, json!({ "accepted": 2 }))
+    );
+    assert_eq!(
+        send(&host, "orders", BATCH, "[]").await,
+        (202, json!({ "accepted": 0 }))
+    );
     let published = host.broker.published();
-    let ids: Vec<_> = published.iter().map(|outgoing| outgoing.message.headers.get("ce-id").unwrap()).collect();
+    let ids: Vec<_> = published
+        .iter()
+        .map(|outgoing| outgoing.message.headers.get("ce-id").unwrap())
+        .collect();
     assert_eq!(ids, [b"1", b"2", b"3"]);
     assert_eq!(published[0].message.payload, "{\"x\":1}");
 }
@@ -37,8 +49,22 @@ async fn what_is_no_event_or_no_stream_is_refused() {
         assert!(!answer["message"].as_str().unwrap().is_empty());
     };
     check("orders", ONE, "{".to_owned(), 400, "event-bad-json").await;
-    check("orders", ONE, json!({ "specversion": "1.0" }).to_string(), 400, "event-missing-attribute").await;
-    check("orders", BATCH, json!([event("1"), {}]).to_string(), 400, "event-missing-attribute").await;
+    check(
+        "orders",
+        ONE,
+        json!({ "specversion": "1.0" }).to_string(),
+        400,
+        "event-missing-attribute",
+    )
+    .await;
+    check(
+        "orders",
+        BATCH,
+        json!([event("1"), {}]).to_string(),
+        400,
+        "event-missing-attribute",
+    )
+    .await;
     check("orders", "application/json", "{}".to_owned(), 415, "admin-content-type").await;
     check("deliveries", ONE, event("1").to_string(), 400, "stream-not-writable").await;
     check("nothing", ONE, event("1").to_string(), 404, "no-stream").await;
@@ -52,7 +78,11 @@ async fn a_broker_that_is_away_or_refuses_is_told_apart() {
     let host = Running::start().await;
     host.broker.go(true);
     let url = host.url("/api/v1/streams/orders/events");
-    let request = host.client.post(&url).header("content-type", ONE).body(event("1").to_string());
+    let request = host
+        .client
+        .post(&url)
+        .header("content-type", ONE)
+        .body(event("1").to_string());
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "2", "1.5 s, rounded up");
@@ -72,7 +102,10 @@ async fn content_types_of_forms_do_nothing() {
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
         let (status, _) = send(&host, "orders", content_type, event("1").to_string()).await;
         assert_eq!(status, 415, "{content_type}");
-        let purge = host.client.post(host.url("/api/v1/dead-letters/purge")).header("content-type", content_type);
+        let purge = host
+            .client
+            .post(host.url("/api/v1/dead-letters/purge"))
+            .header("content-type", content_type);
         assert_eq!(read(purge.body("{\"all\":true}")).await.0, 415, "{content_type}");
     }
     assert!(host.broker.published().is_empty());

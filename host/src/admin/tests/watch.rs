@@ -19,7 +19,12 @@ fn happening(consumer: &str, outcome: &'static str, id: &str) -> Happening {
 }
 
 async fn watch(host: &Running, query: &str) -> Response {
-    let response = host.client.get(host.url(&format!("/api/v1/tail{query}"))).send().await.unwrap();
+    let response = host
+        .client
+        .get(host.url(&format!("/api/v1/tail{query}")))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
     response
@@ -57,9 +62,11 @@ async fn happenings_are_lines_from_the_moment_of_the_answer() {
 async fn happenings_are_filtered() {
     let host = Running::start().await;
     let mut response = watch(&host, "?consumer=inventory&outcome=dead").await;
-    for (consumer, outcome, id) in
-        [("inventory", "committed", "1"), ("shipping", "dead", "2"), ("inventory", "dead", "3")]
-    {
+    for (consumer, outcome, id) in [
+        ("inventory", "committed", "1"),
+        ("shipping", "dead", "2"),
+        ("inventory", "dead", "3"),
+    ] {
         host.feed.send(happening(consumer, outcome, id)).unwrap();
     }
     assert_eq!(lines(&mut response, 1).await[0]["event_id"], "3");
@@ -74,7 +81,9 @@ async fn a_watcher_that_falls_behind_is_told_how_much_it_missed() {
     let host = Running::start().await;
     let mut response = watch(&host, "").await;
     for id in 0..20 {
-        host.feed.send(happening("inventory", "committed", &id.to_string())).unwrap();
+        host.feed
+            .send(happening("inventory", "committed", &id.to_string()))
+            .unwrap();
     }
     let lines = lines(&mut response, 9).await;
     assert_eq!(lines[0], json!({ "missed": 12 }));

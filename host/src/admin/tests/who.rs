@@ -11,7 +11,10 @@ async fn readiness_says_which_consumer_is_not_subscribed_and_why() {
     broker.go(true);
     let host = Running::start_with(None, broker).await;
     let body = host.wait_for("/readyz", 503).await;
-    assert_eq!((&body["ready"], &body["consumers"][0]["subscribed"]), (&json!(false), &json!(false)));
+    assert_eq!(
+        (&body["ready"], &body["consumers"][0]["subscribed"]),
+        (&json!(false), &json!(false))
+    );
     let (status, alive) = host.get("/healthz").await;
     assert_eq!((status, &alive["service"]), (200, &json!("tidegate")));
 
@@ -31,9 +34,15 @@ async fn metrics_are_open_metrics() {
     let host = Running::start().await;
     let response = host.client.get(host.url("/metrics")).send().await.unwrap();
     let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
-    assert_eq!(content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert_eq!(
+        content_type,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
     let text = response.text().await.unwrap();
-    assert!(text.contains("tidegate_deliveries_total{consumer=\"inventory\",outcome=\"committed\"} 0"), "{text}");
+    assert!(
+        text.contains("tidegate_deliveries_total{consumer=\"inventory\",outcome=\"committed\"} 0"),
+        "{text}"
+    );
     assert!(text.ends_with("# EOF\n"));
 }
 
@@ -51,13 +60,23 @@ async fn consumers_and_streams_are_listed() {
 #[tokio::test]
 async fn api_demands_the_token_and_health_does_not() {
     let host = Running::start_with(Some("s3cret"), FakeBroker::default()).await;
-    let with = |value: &str| read(host.client.get(host.url("/api/v1/streams")).header("authorization", value));
+    let with = |value: &str| {
+        read(
+            host.client
+                .get(host.url("/api/v1/streams"))
+                .header("authorization", value),
+        )
+    };
     for wrong in ["Bearer s3cre", "Bearer s3crets", "Basic s3cret", "s3cret", "Bearer "] {
         let (status, body) = with(wrong).await;
         assert_eq!((status, &body["error"]), (401, &json!("admin-token")), "{wrong}");
     }
     assert_eq!(host.get("/api/v1/streams").await.0, 401);
-    assert_eq!(host.get("/api/v1/nothing").await.0, 401, "who may not ask learns no routes");
+    assert_eq!(
+        host.get("/api/v1/nothing").await.0,
+        401,
+        "who may not ask learns no routes"
+    );
     assert_eq!(with("Bearer s3cret").await.0, 200);
     assert_eq!(with("bearer s3cret").await.0, 200);
     assert_eq!(host.get("/healthz").await.0, 200);
@@ -73,18 +92,29 @@ async fn without_a_token_only_local_names_are_answered() {
         assert_eq!(named(local.to_owned()).await.0, 200, "{local}");
         assert_eq!(named(format!("{local}:{port}")).await.0, 200, "{local}");
     }
-    for foreign in ["rebound.example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.1"] {
+    for foreign in [
+        "rebound.example.com",
+        "localhost.example.com",
+        "127.0.0.1.example.com",
+        "10.0.0.1",
+    ] {
         let (status, body) = named(format!("{foreign}:{port}")).await;
         assert_eq!((status, &body["error"]), (403, &json!("admin-host")), "{foreign}");
     }
-    let health = host.client.get(host.url("/metrics")).header(HOST, "rebound.example.com");
+    let health = host
+        .client
+        .get(host.url("/metrics"))
+        .header(HOST, "rebound.example.com");
     assert_eq!(read(health).await.0, 403);
 }
 
 #[tokio::test]
 async fn with_a_token_any_name_is_answered() {
     let host = Running::start_with(Some("s3cret"), FakeBroker::default()).await;
-    let request = host.client.get(host.url("/api/v1/streams")).header(HOST, "tidegate.example.com");
+    let request = host
+        .client
+        .get(host.url("/api/v1/streams"))
+        .header(HOST, "tidegate.example.com");
     assert_eq!(read(request.bearer_auth("s3cret")).await.0, 200);
 }
 
@@ -92,7 +122,10 @@ async fn with_a_token_any_name_is_answered() {
 async fn other_addresses_are_refused_without_a_token_and_taken_ones_said_so() {
     let host = Running::start().await;
     let shared = Arc::new(empty_host());
-    let admin = |listen: &str| plan::Admin { listen: listen.parse().unwrap(), token: None };
+    let admin = |listen: &str| plan::Admin {
+        listen: listen.parse().unwrap(),
+        token: None,
+    };
     let refused = serve(shared.clone(), &admin("0.0.0.0:0")).await.unwrap_err();
     assert!(matches!(refused, Error::Unprotected { .. }), "{refused}");
     let taken = serve(shared, &admin(&host.address.to_string())).await.unwrap_err();
