@@ -146,7 +146,16 @@ impl App {
         let admin = admin::serve(host.clone(), &plan.admin).await?;
         let ingress = serve_ingress(&host).await?;
         let sweeper = tokio::spawn(sweep(store.clone(), plan, clock.clone()));
-        Ok(Self { host, admin, ingress, pipelines, relays, sweeper, store, clock })
+        Ok(Self {
+            host,
+            admin,
+            ingress,
+            pipelines,
+            relays,
+            sweeper,
+            store,
+            clock,
+        })
     }
 
     /// Where the admin API listens.
@@ -198,13 +207,20 @@ impl App {
         if let Err(error) = &closed {
             error!(error = %error, "ledger could not be closed: the next start counts this stop as a crash");
         }
-        Drained { left, clean: closed.is_ok() }
+        Drained {
+            left,
+            clean: closed.is_ok(),
+        }
     }
 }
 
 async fn open_store(plan: &Plan, clock: &Clock) -> Result<Arc<Store>, ledger::Error> {
     let LedgerPlace::Embedded(path) = &plan.ledger.place;
-    let settings = store::Settings { path: path.clone(), retention: plan.ledger.retention, fsync: plan.ledger.fsync };
+    let settings = store::Settings {
+        path: path.clone(),
+        retention: plan.ledger.retention,
+        fsync: plan.ledger.fsync,
+    };
     let clock = clock.clone();
     let opened = tokio::task::spawn_blocking(move || Store::open(settings, clock)).await;
     let opened = opened.map_err(|error| ledger::Error::Unavailable(error.to_string()))?;
@@ -213,7 +229,10 @@ async fn open_store(plan: &Plan, clock: &Clock) -> Result<Arc<Store>, ledger::Er
 
 /// The streams that are logs in the ledger's own store.
 fn logs(plan: &Plan) -> BTreeSet<Name> {
-    let logs = plan.streams.values().filter(|stream| matches!(stream.place, Place::Log(_)));
+    let logs = plan
+        .streams
+        .values()
+        .filter(|stream| matches!(stream.place, Place::Log(_)));
     logs.map(|stream| stream.name.clone()).collect()
 }
 
@@ -223,9 +242,11 @@ fn brokers(plan: &Plan, store: &Arc<Store>, clock: &Clock) -> Result<BTreeMap<Na
         let opened: Arc<dyn Broker> = match &broker.kind {
             BrokerKind::Embedded => broker::embedded::open(store.clone(), broker, clock.clone()),
             BrokerKind::Nats(_) => Arc::new(connect::Connecting::new(broker.clone(), clock.clone())),
-            BrokerKind::Webhook(webhook) => {
-                Arc::new(broker::http::webhook::Webhook::new(name.clone(), webhook, clock.clone())?)
-            }
+            BrokerKind::Webhook(webhook) => Arc::new(broker::http::webhook::Webhook::new(
+                name.clone(),
+                webhook,
+                clock.clone(),
+            )?),
         };
         brokers.insert(name.clone(), opened);
     }
@@ -237,7 +258,10 @@ async fn load_plugins(plan: &Plan, clock: &Clock) -> Result<HashMap<Name, Arc<dy
     let mut handlers: HashMap<Name, Arc<dyn Handler>> = HashMap::new();
     for (name, consumer) in &plan.consumers {
         let loaded = plugin::load(&engine, consumer, clock, encode).await;
-        let handler = loaded.map_err(|error| Error::Plugin { consumer: name.clone(), error })?;
+        let handler = loaded.map_err(|error| Error::Plugin {
+            consumer: name.clone(),
+            error,
+        })?;
         info!(consumer = %name, plugin = %consumer.plugin.display(), revision = %handler.revision(), "plugin is loaded");
         handlers.insert(name.clone(), Arc::new(handler));
     }
@@ -259,10 +283,16 @@ fn relay_parts(
 ) -> HashMap<Name, relay::Parts> {
     let mut parts = HashMap::new();
     let written = plan.consumers.values().flat_map(|consumer| {
-        consumer.writes.iter().map(|rule| &rule.stream).chain(consumer.dead_letter.iter())
+        consumer
+            .writes
+            .iter()
+            .map(|rule| &rule.stream)
+            .chain(consumer.dead_letter.iter())
     });
     for stream in written.filter(|stream| !matches!(stream.place, Place::Log(_))) {
-        let Some(broker) = brokers.get(&stream.broker.name) else { continue };
+        let Some(broker) = brokers.get(&stream.broker.name) else {
+            continue;
+        };
         parts.entry(stream.name.clone()).or_insert_with(|| relay::Parts {
             stream: stream.clone(),
             broker: broker.clone(),
@@ -310,14 +340,23 @@ fn start_pipelines(parts: Vec<pipeline::Parts>) -> (BTreeMap<Name, Pipeline>, BT
         let name = parts.consumer.name.clone();
         let (revision, metrics): (_, metrics::Consumer) = (parts.handler.revision(), parts.metrics.clone());
         let pipeline = parts.start();
-        consumers.insert(name.clone(), host::Consumer { revision, metrics, pipeline: pipeline.handle() });
+        consumers.insert(
+            name.clone(),
+            host::Consumer {
+                revision,
+                metrics,
+                pipeline: pipeline.handle(),
+            },
+        );
         pipelines.insert(name, pipeline);
     }
     (pipelines, consumers)
 }
 
 async fn serve_ingress(host: &Arc<Host>) -> Result<Option<ingress::Serving>, ingress::Error> {
-    let Some(plan) = &host.plan.ingress else { return Ok(None) };
+    let Some(plan) = &host.plan.ingress else {
+        return Ok(None);
+    };
     for stream in plan.routes.values() {
         tokio::spawn(open(Arc::downgrade(host), stream.clone()));
     }
@@ -332,7 +371,9 @@ async fn open(host: Weak<Host>, stream: Arc<Stream>) {
     while let Some(host) = host.upgrade() {
         match host.publisher(&stream).await {
             Ok(_) => return,
-            Err(error) => warn!(stream = %stream.name, error = %error, "ingress can't write the stream yet: trying again"),
+            Err(error) => {
+                warn!(stream = %stream.name, error = %error, "ingress can't write the stream yet: trying again")
+            }
         }
         drop(host);
         tokio::time::sleep(pause).await;

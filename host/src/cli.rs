@@ -6,6 +6,7 @@ pub mod client;
 pub mod completions;
 pub mod demo;
 pub mod dlq;
+pub mod inspect;
 pub mod logs;
 pub mod printed;
 pub mod publish;
@@ -13,11 +14,14 @@ pub mod run;
 pub mod schema;
 pub mod tail;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
@@ -74,6 +78,8 @@ pub enum Command {
     Dlq(dlq::Args),
     /// Prove the config and its plugins; say what would run.
     Check(check::Args),
+    /// Say what a component is and asks for.
+    Inspect(inspect::Args),
     /// Run the flash sale on the embedded broker, and check from outside that it came out right.
     Demo(demo::Args),
     /// Print the JSON Schema of the config file, for editors.
@@ -107,6 +113,7 @@ impl Command {
             Self::Dlq(args) => dlq::run(&args, global).await,
             Self::Demo(args) => demo::run(&args, global).await,
             Self::Check(args) => check::run(&args, global).await,
+            Self::Inspect(args) => inspect::run(&args, global).await,
             Self::Schema(args) => schema::run(&args),
             Self::Completions(args) => completions::run(&args),
         }
@@ -129,15 +136,25 @@ impl Global {
     /// Prints why a command failed, and says what the process ends with: 2 if config or arguments are wrong, else 1.
     #[must_use]
     pub fn report(&self, error: &anyhow::Error) -> ExitCode {
-        let problems = error.downcast_ref::<Problems>();
-        let text = match problems {
-            Some(problems) if self.json => json!({ "problems": problems }).to_string(),
-            Some(problems) => problems.to_string(),
-            None if self.json => json!({ "error": format!("{error:#}") }).to_string(),
-            None => format!("error: {error:#}"),
+        let (exit, text) = if let Some(problems) = error.downcast_ref::<Problems>() {
+            (2, self.told("problems", problems))
+        } else if let Some(refused) = error.downcast_ref::<check::Refused>() {
+            (1, self.told("plugins", refused))
+        } else if self.json {
+            (1, json!({ "error": format!("{error:#}") }).to_string())
+        } else {
+            (1, format!("error: {error:#}"))
         };
         complain(&text);
-        ExitCode::from(if problems.is_some() { 2 } else { 1 })
+        ExitCode::from(exit)
+    }
+
+    fn told(&self, key: &str, error: &(impl Display + Serialize)) -> String {
+        if self.json {
+            json!({ key: error }).to_string()
+        } else {
+            error.to_string()
+        }
     }
 }
 
@@ -190,6 +207,10 @@ mod tests {
         assert!(parsed("tidegate dlq redrive").is_err());
         assert!(parsed("tidegate dlq purge --json").is_err());
         assert!(parsed("tidegate dlq purge --json --reason trap").is_ok());
-        assert!(parsed("tidegate dlq list --reason bored").unwrap_err().contains("no such reason: bored"));
+        assert!(
+            parsed("tidegate dlq list --reason bored")
+                .unwrap_err()
+                .contains("no such reason: bored")
+        );
     }
 }

@@ -42,7 +42,10 @@ fn map() -> BTreeMap<String, BTreeSet<String>> {
     let block = text.split("```imports\n").nth(1).unwrap().split("```").next().unwrap();
     let line = |line: &str| {
         let (module, uses) = line.split_once("->").unwrap();
-        (module.trim().to_owned(), uses.split_whitespace().map(str::to_owned).collect())
+        (
+            module.trim().to_owned(),
+            uses.split_whitespace().map(str::to_owned).collect(),
+        )
     };
     block.lines().map(line).collect()
 }
@@ -50,10 +53,14 @@ fn map() -> BTreeMap<String, BTreeSet<String>> {
 /// The modules of this crate that a file names.
 fn used(code: &str) -> BTreeSet<String> {
     let names = code.split("crate::").skip(1).map(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
         rest[..end].to_owned()
     });
-    names.filter(|name| name.chars().next().is_some_and(char::is_lowercase)).collect()
+    names
+        .filter(|name| name.chars().next().is_some_and(char::is_lowercase))
+        .collect()
 }
 
 #[test]
@@ -85,19 +92,31 @@ fn the_map_names_no_use_that_is_gone() {
         let seen = seen.get(&module).unwrap_or_else(|| panic!("{module} is gone"));
         gone.extend(allowed.difference(seen).map(|used| format!("{module} -> {used}")));
     }
-    assert!(gone.is_empty(), "nobody does this any more, take it out of the map: {gone:?}");
+    assert!(
+        gone.is_empty(),
+        "nobody does this any more, take it out of the map: {gone:?}"
+    );
 }
 
 #[test]
 fn each_foreign_crate_is_named_in_one_place() {
-    for (name, places) in [("wasmtime", "plugin"), ("fjall", "store"), ("async_nats", "broker/nats")] {
+    for (name, places) in [
+        ("wasmtime", "plugin"),
+        ("fjall", "store"),
+        ("async_nats", "broker/nats"),
+    ] {
         let mut named = 0;
         for (_, path, text) in sources() {
             if !code(&text).contains(&format!("{name}::")) {
                 continue;
             }
             named += 1;
-            let inner = path.strip_prefix(root().join("host/src")).unwrap().to_str().unwrap().to_owned();
+            let inner = path
+                .strip_prefix(root().join("host/src"))
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             assert!(inner.starts_with(places), "{inner} names {name}");
         }
         assert!(named > 0, "nothing names {name}: this test looks for the wrong thing");

@@ -1,5 +1,11 @@
 //! What a plugin is given and what it gives back.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests report by panicking, also from their helpers"
+)]
+
 use std::time::Duration;
 
 use tidegate::event::{Extension, Value};

@@ -1,5 +1,11 @@
 //! What does not load is refused with what it is and what to do; what it is can be seen without running it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests report by panicking, also from their helpers"
+)]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -15,6 +21,7 @@ async fn check(consumer: Consumer, code: &str, words: &[&str]) -> LoadError {
     let error = try_load(consumer).await.err().expect("it is refused");
     let text = error.to_string();
     assert_eq!(error.code(), code, "{text}");
+    assert!(LoadError::CODES.contains(&code));
     for word in words {
         assert!(text.contains(word), "\"{word}\" in: {text}");
     }

@@ -1,5 +1,11 @@
 //! Instances that live for more than one event, where the consumer wants it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking, also from their helpers"
+)]
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 

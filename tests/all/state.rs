@@ -1,5 +1,11 @@
 //! `wasi:keyvalue`: all calls of one attempt are one transaction.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking, also from their helpers"
+)]
+
 use tidegate::ledger::{Effects, StateWrite, Version};
 use tidegate::outcome::{Class, Outcome};
 use tidegate_tests::guests::build;

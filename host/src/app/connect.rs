@@ -28,7 +28,9 @@ impl Connecting {
     }
 
     async fn connected(&self) -> Result<&Arc<dyn Broker>, Error> {
-        self.connected.get_or_try_init(|| nats::connect(&self.plan, self.clock.clone())).await
+        self.connected
+            .get_or_try_init(|| nats::connect(&self.plan, self.clock.clone()))
+            .await
     }
 }
 

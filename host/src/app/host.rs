@@ -158,10 +158,13 @@ impl Host {
         if let Some(publisher) = self.opened(&stream.name) {
             return Ok(publisher);
         }
-        let broker = self.brokers.get(&stream.broker.name).ok_or_else(|| broker::Error::Misconfigured {
-            broker: stream.broker.name.clone(),
-            reason: "it is not part of this host".to_owned(),
-        })?;
+        let broker = self
+            .brokers
+            .get(&stream.broker.name)
+            .ok_or_else(|| broker::Error::Misconfigured {
+                broker: stream.broker.name.clone(),
+                reason: "it is not part of this host".to_owned(),
+            })?;
         let publisher = broker.publisher(stream.clone()).await?;
         self.publishers().insert(stream.name.clone(), publisher.clone());
         Ok(publisher)
@@ -188,14 +191,23 @@ impl Host {
     /// # Errors
     /// What the ledger says.
     pub async fn state(&self, consumer: &Name, bucket: &str) -> Result<Vec<(String, Bytes)>, ledger::Error> {
-        let bucket = StateBucket { consumer: consumer.clone(), bucket: bucket.into() };
+        let bucket = StateBucket {
+            consumer: consumer.clone(),
+            bucket: bucket.into(),
+        };
         let mut state: Vec<(String, Bytes)> = Vec::new();
         loop {
             let after = state.last().map(|(key, _)| key.clone());
             let page = self.ledger.list_state(&bucket, after.as_deref(), PAGE).await?;
             let is_last = page.len() < PAGE;
             for key in page {
-                let read = self.ledger.read_state(&StateKey { bucket: bucket.clone(), key: key.as_str().into() }).await?;
+                let read = self
+                    .ledger
+                    .read_state(&StateKey {
+                        bucket: bucket.clone(),
+                        key: key.as_str().into(),
+                    })
+                    .await?;
                 state.extend(read.value.map(|value| (key, value)));
             }
             if is_last {

@@ -84,7 +84,11 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let report = Report::new(counted, &checker.finish(), seconds, latency);
     app.drain().await;
     drop(data);
-    say(&if global.json { serde_json::to_string(&report)? } else { text(args, &report) });
+    say(&if global.json {
+        serde_json::to_string(&report)?
+    } else {
+        text(args, &report)
+    });
     if !report.is_clean() {
         bail!("the sale did not come out as it must");
     }
@@ -109,7 +113,11 @@ async fn publish(host: &Arc<Host>, args: &Args, checker: &mut Checker, progress:
             Content::Raw(message) => message,
         };
         // Every publication under an id of its own: the duplicates are the scenario's, and must reach the consumers.
-        batch.push(Outgoing { id: format!("demo-{number}").into(), key: Arc::from(&b""[..]), message });
+        batch.push(Outgoing {
+            id: format!("demo-{number}").into(),
+            key: Arc::from(&b""[..]),
+            message,
+        });
         if batch.len() == BATCH || scenario.peek().is_none() {
             let count = batch.len();
             for result in publisher.publish(std::mem::take(&mut batch)).await {
@@ -134,7 +142,10 @@ async fn settle(app: &App, progress: &Progress, clock: &Clock) -> anyhow::Result
             (before, moved) = (left, clock.now());
         }
         if clock.now() - moved > STUCK {
-            bail!("nothing has moved for {} s and {left} events are left: this is a fault of the host", STUCK.as_secs());
+            bail!(
+                "nothing has moved for {} s and {left} events are left: this is a fault of the host",
+                STUCK.as_secs()
+            );
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -142,14 +153,30 @@ async fn settle(app: &App, progress: &Progress, clock: &Clock) -> anyhow::Result
 
 /// How many events are not done with: behind each consumer in its stream, or parked.
 fn left(app: &App) -> anyhow::Result<u64> {
-    let lag: u64 = app.store().logs()?.iter().flat_map(|log| &log.consumers).map(|cursor| cursor.lag).sum();
-    let parked: i64 = app.host.consumers().iter().map(|consumer| consumer.parked + consumer.in_flight).sum();
+    let lag: u64 = app
+        .store()
+        .logs()?
+        .iter()
+        .flat_map(|log| &log.consumers)
+        .map(|cursor| cursor.lag)
+        .sum();
+    let parked: i64 = app
+        .host
+        .consumers()
+        .iter()
+        .map(|consumer| consumer.parked + consumer.in_flight)
+        .sum();
     Ok(lag + u64::try_from(parked).unwrap_or_default())
 }
 
 /// Shows the checker what an outsider finds.
 async fn look(app: &App, checker: &mut Checker) -> anyhow::Result<()> {
-    let lengths: BTreeMap<Name, u64> = app.store().logs()?.into_iter().map(|log| (log.stream, log.length)).collect();
+    let lengths: BTreeMap<Name, u64> = app
+        .store()
+        .logs()?
+        .into_iter()
+        .map(|log| (log.stream, log.length))
+        .collect();
     for output in OUTPUTS {
         let stream = stream(&app.host, output)?;
         let length = lengths.get(&stream.name).copied().unwrap_or_default();
@@ -162,7 +189,12 @@ async fn look(app: &App, checker: &mut Checker) -> anyhow::Result<()> {
             reason: letter.reason,
             payload: letter.message.payload.clone(),
         };
-        let page = app.host.dead_letters(&DeadFilter::default(), after, BATCH, |letter| (letter.id, shown(letter))).await?;
+        let page = app
+            .host
+            .dead_letters(&DeadFilter::default(), after, BATCH, |letter| {
+                (letter.id, shown(letter))
+            })
+            .await?;
         let Some((last, _)) = page.last() else { break };
         after = Some(*last);
         page.iter().for_each(|(_, dead)| checker.dead(dead));
@@ -172,9 +204,21 @@ async fn look(app: &App, checker: &mut Checker) -> anyhow::Result<()> {
 }
 
 /// Reads a stream from its beginning, as a consumer of its own.
-async fn read(host: &Host, stream: &Arc<Stream>, length: u64, mut each: impl FnMut(crate::event::Event)) -> anyhow::Result<()> {
-    let room = Room { count: BATCH, bytes: 64 << 20 };
-    let subscription = Subscription { consumer: Name::new("demo-check")?, stream: stream.clone(), room };
+async fn read(
+    host: &Host,
+    stream: &Arc<Stream>,
+    length: u64,
+    mut each: impl FnMut(crate::event::Event),
+) -> anyhow::Result<()> {
+    let room = Room {
+        count: BATCH,
+        bytes: 64 << 20,
+    };
+    let subscription = Subscription {
+        consumer: Name::new("demo-check")?,
+        stream: stream.clone(),
+        room,
+    };
     let broker = host.broker(&stream.broker.name).context("the stream has no broker")?;
     let mut subscribed = broker.subscribe(subscription).await?;
     let mut seen = 0;
@@ -183,7 +227,11 @@ async fn read(host: &Host, stream: &Arc<Stream>, length: u64, mut each: impl FnM
         seen += deliveries.len() as u64;
         let mut receipts = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
-            each(codec::decode(&delivery.message, Binding::of(&stream.broker.kind), None)?);
+            each(codec::decode(
+                &delivery.message,
+                Binding::of(&stream.broker.kind),
+                None,
+            )?);
             receipts.push((delivery.receipt, crate::broker::Settlement::Done));
         }
         subscribed.settle.settle(receipts).await?;
@@ -211,7 +259,11 @@ fn counted(host: &Host) -> Counted {
 }
 
 fn stream(host: &Host, name: &str) -> anyhow::Result<Arc<Stream>> {
-    host.plan.streams.get(&Name::new(name)?).cloned().with_context(|| format!("the example has no stream {name}"))
+    host.plan
+        .streams
+        .get(&Name::new(name)?)
+        .cloned()
+        .with_context(|| format!("the example has no stream {name}"))
 }
 
 /// A bar for people; nothing for programs.

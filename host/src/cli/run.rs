@@ -43,7 +43,10 @@ pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
         _ = interrupt.recv() => anyhow::bail!("a second signal came: stopped without finishing"),
     };
     report(&drained, global)?;
-    anyhow::ensure!(is_sound, "a pipeline panicked, which is a fault of the host: please report the backtrace above");
+    anyhow::ensure!(
+        is_sound,
+        "a pipeline panicked, which is a fault of the host: please report the backtrace above"
+    );
     Ok(())
 }
 

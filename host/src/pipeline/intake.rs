@@ -183,10 +183,7 @@ impl Intake {
     }
 
     async fn look_at(&self, deliveries: Vec<Delivery>) -> Vec<Arrived> {
-        let arrived: Vec<Arrived> = deliveries
-            .into_iter()
-            .map(|delivery| self.open(delivery))
-            .collect();
+        let arrived: Vec<Arrived> = deliveries.into_iter().map(|delivery| self.open(delivery)).collect();
         let keys: Vec<RecordKey> = arrived.iter().filter_map(asked).collect();
         if keys.is_empty() {
             return arrived;

@@ -18,9 +18,9 @@ use crate::plan::Plan;
 /// How often a running guest is looked at while few of them run long. Half of it is added to an endless loop on average.
 const TICK: Duration = Duration::from_millis(5);
 /// The shortest tick: below it, the looking costs more than the guests.
-const TICK_MIN: Duration = Duration::from_millis(1);
+const TICK_MIN: Duration = Duration::from_micros(500);
 /// Within this time every guest that runs long has had its turn: it bounds how late a time limit is noticed.
-const ROUND: Duration = Duration::from_millis(20);
+const ROUND: Duration = Duration::from_millis(10);
 /// Linear memory that stays mapped between two instances: what a plugin of a compact language uses in all (Rust, C, Zig, JavaScript
 /// on QuickJS). Costs at most this for each warm slot, and saves the page faults, which were half the cost of an event.
 const MEMORY_KEEP_RESIDENT: usize = 2 << 20;
@@ -285,7 +285,7 @@ mod tests {
     fn turns_get_shorter_the_more_guests_run_long() {
         assert_eq!(period(0, 2), TICK);
         assert_eq!(period(2, 2), TICK);
-        assert_eq!(period(20, 2), Duration::from_millis(2));
+        assert_eq!(period(20, 2), Duration::from_millis(1));
         assert_eq!(period(4096, 2), TICK_MIN);
     }
 

@@ -115,6 +115,24 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Every code, in the order of `docs/errors.md`.
+    pub const CODES: [&str; 14] = [
+        "plugin-unreadable",
+        "plugin-too-large",
+        "plugin-digest-mismatch",
+        "plugin-not-component",
+        "plugin-invalid",
+        "plugin-no-handler",
+        "plugin-contract-newer",
+        "plugin-contract-mismatch",
+        "plugin-import-not-granted",
+        "plugin-import-not-available",
+        "plugin-import-unknown",
+        "plugin-needs-memory",
+        "plugin-start-failed",
+        "plugin-not-tried",
+    ];
+
     /// The heading in `docs/errors.md`.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -266,5 +284,15 @@ fn trial_failed(path: PathBuf, outcome: Outcome) -> LoadError {
             path,
             reason: "it did not run".to_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_not_to_load_is_documented() {
+        crate::documented::documented(&LoadError::CODES);
     }
 }

@@ -21,11 +21,16 @@ pub fn quantile(metrics: &str, quantile: f64) -> Option<f64> {
 /// Upper bounds and cumulative counts of all consumers together, in order.
 fn buckets(metrics: &str) -> Vec<(f64, f64)> {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
-    for line in metrics.lines().filter(|line| line.starts_with("tidegate_event_seconds_bucket")) {
+    for line in metrics
+        .lines()
+        .filter(|line| line.starts_with("tidegate_event_seconds_bucket"))
+    {
         let bound = line.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
         let bound = bound.map(|bound| bound.parse().unwrap_or(f64::INFINITY));
         let count = line.rsplit(' ').next().and_then(|count| count.parse::<f64>().ok());
-        let (Some(bound), Some(count)) = (bound, count) else { continue };
+        let (Some(bound), Some(count)) = (bound, count) else {
+            continue;
+        };
         match buckets.iter_mut().find(|(known, _)| known.to_bits() == bound.to_bits()) {
             Some((_, sum)) => *sum += count,
             None => buckets.push((bound, count)),
@@ -52,7 +57,11 @@ tidegate_event_seconds_bucket{le="+Inf",consumer="b"} 20
     fn consumers_are_taken_together_and_buckets_are_linear() {
         assert_eq!(quantile(METRICS, 0.5), Some(0.001 + 0.001 * 40.0 / 80.0));
         assert_eq!(quantile(METRICS, 0.1), Some(0.001));
-        assert_eq!(quantile(METRICS, 0.99), Some(0.002), "beyond the last bound only that is known");
+        assert_eq!(
+            quantile(METRICS, 0.99),
+            Some(0.002),
+            "beyond the last bound only that is known"
+        );
     }
 
     #[test]

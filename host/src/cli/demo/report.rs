@@ -110,7 +110,11 @@ impl fmt::Display for Report {
         line(f, "out of order", self.out_of_order, "")?;
         line(f, "unexpected", self.unexpected, "")?;
         writeln!(f, "  {:<22}{:>12.1}", "seconds", self.seconds)?;
-        writeln!(f, "  {:<22}{:>12.1}   from taking to settling, half of the deliveries", "p50 ms", self.p50_ms)?;
+        writeln!(
+            f,
+            "  {:<22}{:>12.1}   from taking to settling, half of the deliveries",
+            "p50 ms", self.p50_ms
+        )?;
         writeln!(f, "  {:<22}{:>12.1}   99 of 100", "p99 ms", self.p99_ms)?;
         for note in &self.notes {
             writeln!(f, "  ! {note}")?;

@@ -37,22 +37,34 @@ pub(super) async fn build(example: &Path) -> anyhow::Result<()> {
     eprintln("building the plugins");
     let mut cargo = Command::new("cargo");
     // The variables of a cargo that runs this would make the inner one build everything anew, or for another target.
-    cargo.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo.args(["build", "--quiet", "--release", "--target", TARGET]).current_dir(example.join("plugins"));
+    cargo
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo
+        .args(["build", "--quiet", "--release", "--target", TARGET])
+        .current_dir(example.join("plugins"));
     let status = cargo.stdout(Stdio::null()).status().await;
-    let status = status.context("cargo can't be run: the demo's plugins are built from source, install Rust from https://rustup.rs")?;
+    let status = status
+        .context("cargo can't be run: the demo's plugins are built from source, install Rust from https://rustup.rs")?;
     ensure!(status.success(), "the plugins do not build: cargo says why above");
     Ok(())
 }
 
 /// Adds the Wasm target where rustup manages the toolchain and it is missing.
 async fn add_target() -> anyhow::Result<()> {
-    let listed = Command::new("rustup").args(["target", "list", "--installed"]).output().await;
+    let listed = Command::new("rustup")
+        .args(["target", "list", "--installed"])
+        .output()
+        .await;
     let Ok(listed) = listed else {
         // No rustup: the toolchain is someone else's, and the build says if the target is missing.
         return Ok(());
     };
-    if String::from_utf8_lossy(&listed.stdout).lines().any(|line| line == TARGET) {
+    if String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .any(|line| line == TARGET)
+    {
         return Ok(());
     }
     eprintln("adding the target wasm32-wasip2");
@@ -87,10 +99,16 @@ impl Data {
     pub(super) fn new(keep: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(path) = keep {
             ensure!(!path.exists(), "{} exists already", path.display());
-            return Ok(Self { path: std::path::absolute(path)?, is_temporary: false });
+            return Ok(Self {
+                path: std::path::absolute(path)?,
+                is_temporary: false,
+            });
         }
         let path = std::env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
-        Ok(Self { path, is_temporary: true })
+        Ok(Self {
+            path,
+            is_temporary: true,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
