@@ -20,7 +20,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use clap::{Args, Parser, Subcommand, ValueHint};
 use serde::Serialize;
 use serde_json::json;
 
