@@ -21,7 +21,7 @@ use crate::broker::{self, Broker};
 use crate::clock::Clock;
 use crate::event::codec;
 use crate::ledger::embedded::Embedded;
-use crate::ledger::{self, Ledger, Outbox, Parking, Row};
+use crate::ledger::{self, Outbox, Row};
 use crate::metrics::Metrics;
 use crate::pipeline::relay::{self, Relay};
 use crate::pipeline::{self, Left, Pipeline};
@@ -269,7 +269,7 @@ async fn load_plugins(plan: &Plan, clock: &Clock) -> Result<HashMap<Name, Arc<dy
 }
 
 /// How a plugin's event is encoded for the stream it goes to.
-pub fn encode(event: &crate::event::Event, stream: &Stream) -> Result<crate::event::Message, String> {
+fn encode(event: &crate::event::Event, stream: &Stream) -> Result<crate::event::Message, String> {
     codec::encode(event, stream).map_err(|error| error.to_string())
 }
 
@@ -399,6 +399,3 @@ async fn sweep(store: Arc<Store>, plan: Arc<Plan>, clock: Clock) {
         }
     }
 }
-
-/// The embedded ledger as the traits that the pipelines see. A line that fails to compile if it stops being all of them.
-const _: fn(Arc<Embedded>) -> (Arc<dyn Ledger>, Arc<dyn Parking>) = |ledger| (ledger.clone(), ledger);

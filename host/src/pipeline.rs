@@ -10,6 +10,11 @@
 //! values and hands values back. Nothing here knows a broker, a store or an engine; those stand behind the traits in `broker`,
 //! `ledger` and `plugin`.
 
+#![expect(
+    clippy::vec_box,
+    reason = "an event moves through many queues: a pointer moves, not half a KiB"
+)]
+
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;

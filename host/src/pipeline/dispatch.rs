@@ -251,7 +251,7 @@ impl Dispatcher {
     fn show_levels(&self) {
         self.parts
             .metrics
-            .levels(self.lanes.len(), self.budget.used(), self.lanes.parked());
+            .levels(self.lanes.count(), self.budget.used(), self.lanes.parked());
     }
 
     fn wake_at(&mut self) -> Instant {
@@ -366,7 +366,7 @@ impl Dispatcher {
         let mut chunk = Vec::new();
         let (mut twins, mut steps) = (Vec::new(), Vec::new());
         while allowed > 0
-            && let Some(job) = self.lanes.next()
+            && let Some(job) = self.lanes.take_ready()
         {
             if job.is_twin {
                 twins.push(job);
