@@ -2,22 +2,28 @@
 //! arguments and what it does; what people read goes to stdout, logs and problems to stderr.
 
 pub mod check;
+pub mod client;
 pub mod completions;
 pub mod demo;
+pub mod dlq;
+pub mod inspect;
 pub mod logs;
+pub mod printed;
+pub mod publish;
 pub mod run;
 pub mod schema;
+pub mod tail;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
-use crate::outcome::Reason;
-use crate::plan::Name;
 
 const EXIT_CODES: &str = "Exit codes:
   0  it is done, or all is well
@@ -63,8 +69,16 @@ pub struct Global {
 pub enum Command {
     /// Run the service, until SIGTERM or SIGINT.
     Run(run::Args),
+    /// Put events on a stream of the running host.
+    Publish(publish::Args),
+    /// Show what becomes of events, as it happens.
+    Tail(tail::Args),
+    /// Dead letters: list them, show one, run them again, give them up.
+    Dlq(dlq::Args),
     /// Prove the config and its plugins; say what would run.
     Check(check::Args),
+    /// Say what a component is and asks for.
+    Inspect(inspect::Args),
     /// Run the flash sale on the embedded broker, and check from outside that it came out right.
     Demo(demo::Args),
     /// Print the JSON Schema of the config file, for editors.
@@ -93,8 +107,12 @@ impl Command {
     pub async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
             Self::Run(args) => run::run(&args, global).await,
+            Self::Publish(args) => publish::run(&args, global).await,
+            Self::Tail(args) => tail::run(&args, global).await,
+            Self::Dlq(args) => dlq::run(&args, global).await,
             Self::Demo(args) => demo::run(&args, global).await,
             Self::Check(args) => check::run(&args, global).await,
+            Self::Inspect(args) => inspect::run(&args, global).await,
             Self::Schema(args) => schema::run(&args),
             Self::Completions(args) => completions::run(&args),
         }
@@ -117,146 +135,26 @@ impl Global {
     /// Prints why a command failed, and says what the process ends with: 2 if config or arguments are wrong, else 1.
     #[must_use]
     pub fn report(&self, error: &anyhow::Error) -> ExitCode {
-        let problems = error.downcast_ref::<Problems>();
-        let text = match problems {
-            Some(problems) if self.json => json!({ "problems": problems }).to_string(),
-            Some(problems) => problems.to_string(),
-            None if self.json => json!({ "error": format!("{error:#}") }).to_string(),
-            None => format!("error: {error:#}"),
+        let (exit, text) = if let Some(problems) = error.downcast_ref::<Problems>() {
+            (2, self.told("problems", problems))
+        } else if let Some(refused) = error.downcast_ref::<check::Refused>() {
+            (1, self.told("plugins", refused))
+        } else if self.json {
+            (1, json!({ "error": format!("{error:#}") }).to_string())
+        } else {
+            (1, format!("error: {error:#}"))
         };
         complain(&text);
-        ExitCode::from(if problems.is_some() { 2 } else { 1 })
+        ExitCode::from(exit)
     }
-}
 
-/// Arguments of `tidegate run`.
-#[derive(Clone, Debug, Args)]
-pub struct RunArgs {}
-
-/// Arguments of `tidegate publish`: either one event by its attributes, or events read from a file.
-#[derive(Clone, Debug, Args)]
-pub struct PublishArgs {
-    /// The stream in the config.
-    #[arg(value_parser = Name::new)]
-    pub stream: Name,
-    /// Read events as JSON (CloudEvents, one per line) from this file; `-` is stdin.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "kind")]
-    pub input: Option<PathBuf>,
-    /// The type of the one event.
-    #[arg(long = "type", value_name = "TYPE", conflicts_with = "input")]
-    pub kind: Option<String>,
-    /// Its source.
-    #[arg(long, value_name = "URI", requires = "kind", default_value = "/tidegate/publish")]
-    pub source: String,
-    /// Its id. Default: a fresh one.
-    #[arg(long, requires = "kind")]
-    pub id: Option<String>,
-    /// Its subject.
-    #[arg(long, requires = "kind")]
-    pub subject: Option<String>,
-    /// The media type of its data.
-    #[arg(
-        long,
-        value_name = "MEDIA_TYPE",
-        requires = "kind",
-        default_value = "application/json"
-    )]
-    pub datacontenttype: String,
-    /// Its data; `@FILE` reads it from a file, `@-` from stdin.
-    #[arg(long, value_name = "TEXT", requires = "kind")]
-    pub data: Option<String>,
-    /// An extension attribute; may be given several times.
-    #[arg(long = "extension", short = 'x', value_name = "NAME=VALUE", requires = "kind", value_parser = extension)]
-    pub extensions: Vec<(String, String)>,
-}
-
-fn extension(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-/// Arguments of `tidegate tail`.
-#[derive(Clone, Debug, Args)]
-pub struct TailArgs {
-    /// Only of these consumers. Default: of all.
-    #[arg(value_name = "CONSUMER", value_parser = Name::new)]
-    pub consumers: Vec<Name>,
-    /// Stop after so many.
-    #[arg(long, short = 'n', value_name = "COUNT")]
-    pub limit: Option<u64>,
-}
-
-/// `tidegate dlq`: dead letters.
-#[derive(Clone, Debug, Subcommand)]
-pub enum DlqCommand {
-    /// List them, the oldest first.
-    List(DlqListArgs),
-    /// Show one: the event, its attempts, why each failed.
-    Show(DlqShowArgs),
-    /// Run them again.
-    Redrive(DlqSelection),
-    /// Give them up for good.
-    Purge(DlqPurgeArgs),
-}
-
-/// Which dead letters to list.
-#[derive(Clone, Debug, Args)]
-pub struct DlqListArgs {
-    /// Only of this consumer.
-    #[arg(long, value_name = "CONSUMER", value_parser = Name::new)]
-    pub consumer: Option<Name>,
-    /// Only for this reason (docs/errors.md has the list).
-    #[arg(long, value_name = "REASON")]
-    pub reason: Option<Reason>,
-    /// So many at most.
-    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
-    pub limit: usize,
-}
-
-/// Which dead letter to show.
-#[derive(Clone, Debug, Args)]
-pub struct DlqShowArgs {
-    /// As `dlq list` shows it.
-    pub id: String,
-}
-
-/// Dead letters to act on: by id, or all that match.
-#[derive(Clone, Debug, Args)]
-pub struct DlqSelection {
-    /// As `dlq list` shows them.
-    #[arg(value_name = "ID", required_unless_present_any = ["consumer", "reason"])]
-    pub ids: Vec<String>,
-    /// All of this consumer.
-    #[arg(long, value_name = "CONSUMER", value_parser = Name::new, conflicts_with = "ids")]
-    pub consumer: Option<Name>,
-    /// All for this reason.
-    #[arg(long, value_name = "REASON", conflicts_with = "ids")]
-    pub reason: Option<Reason>,
-}
-
-/// Which dead letters to give up.
-#[derive(Clone, Debug, Args)]
-pub struct DlqPurgeArgs {
-    /// Which.
-    #[command(flatten)]
-    pub selection: DlqSelection,
-    /// Do not ask.
-    #[arg(long, short = 'y')]
-    pub yes: bool,
-}
-
-/// Arguments of `tidegate demo`.
-#[derive(Clone, Debug, Args)]
-pub struct DemoArgs {
-    /// Orders to place.
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
-    pub orders: u64,
-    /// The same seed makes the same sale.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    pub seed: u64,
-    /// Keep ledger and config in this folder. Default: a temporary one that is removed.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub keep: Option<PathBuf>,
+    fn told(&self, key: &str, error: &(impl Display + Serialize)) -> String {
+        if self.json {
+            json!({ key: error }).to_string()
+        } else {
+            error.to_string()
+        }
+    }
 }
 
 /// Prints lines for people or programs to stdout. A closed pipe is no failure: whoever reads has seen enough.
@@ -274,25 +172,14 @@ mod tests {
 
     use super::*;
 
-    /// The commands whose files come with their parts.
-    #[derive(Debug, Parser)]
-    enum Later {
-        Run(RunArgs),
-        Publish(PublishArgs),
-        Tail(TailArgs),
-        #[command(subcommand)]
-        Dlq(DlqCommand),
-        Demo(DemoArgs),
-    }
-
-    fn later(line: &str) -> Result<Later, String> {
-        Later::try_parse_from(line.split(' ')).map_err(|error| error.to_string())
+    fn parsed(line: &str) -> Result<Command, String> {
+        let cli = Cli::try_parse_from(line.split(' '));
+        cli.map(|cli| cli.command).map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_arguments_fit_together() {
         Cli::command().debug_assert();
-        Later::command().debug_assert();
     }
 
     #[test]
@@ -304,29 +191,23 @@ mod tests {
 
     #[test]
     fn an_event_is_published_by_attributes_or_from_a_file() {
-        let Ok(Later::Publish(args)) = later("tidegate publish orders --type a.b -x tenant=a=b") else {
+        let Ok(Command::Publish(args)) = parsed("tidegate publish orders --type a.b -x tenant=a=b") else {
             panic!("not understood");
         };
         assert_eq!(args.extensions, [("tenant".to_owned(), "a=b".to_owned())]);
-        assert!(later("tidegate publish orders --input -").is_ok());
-        assert!(later("tidegate publish orders").is_err());
-        assert!(later("tidegate publish orders --input - --type a.b").is_err());
-        assert!(
-            later("tidegate publish Orders --input -")
-                .unwrap_err()
-                .contains("is no name")
-        );
+        assert!(parsed("tidegate publish orders -").is_ok());
+        assert!(parsed("tidegate publish orders").is_ok());
+        assert!(parsed("tidegate publish orders - --type a.b").is_err());
+        assert!(parsed("tidegate publish Orders").unwrap_err().contains("is no name"));
     }
 
     #[test]
     fn nothing_is_redriven_or_purged_without_a_selection() {
-        assert!(later("tidegate dlq redrive").is_err());
-        assert!(later("tidegate dlq purge --yes").is_err());
-        assert!(later("tidegate dlq purge --yes --reason trap").is_ok());
-        assert!(later("tidegate dlq redrive 1 2").is_ok());
-        assert!(later("tidegate dlq redrive 1 --reason trap").is_err());
+        assert!(parsed("tidegate dlq redrive").is_err());
+        assert!(parsed("tidegate dlq purge --json").is_err());
+        assert!(parsed("tidegate dlq purge --json --reason trap").is_ok());
         assert!(
-            later("tidegate dlq list --reason bored")
+            parsed("tidegate dlq list --reason bored")
                 .unwrap_err()
                 .contains("no such reason: bored")
         );

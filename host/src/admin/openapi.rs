@@ -10,7 +10,7 @@ use super::{consumers, dead_letters, health, publish, tail};
 #[openapi(
     info(
         title = "Tidegate admin API",
-        description = "What an operator asks of a running host. Refusals are `{ error, message }`; docs/errors.md has what to do for each code. "
+        description = "What an operator asks of a running host. Refusals are `{ error, message }`; docs/errors.md has what to do for each code."
     ),
     modifiers(&Token),
     paths(

@@ -100,12 +100,8 @@ impl Refusal {
             Self::Selection(_) => "bad-selection",
             Self::Event(error) | Self::Publish(PublishError::Event(error)) => error.code(),
             Self::Publish(PublishError::NoStream(_)) => "no-stream",
-            Self::Publish(PublishError::Broker(error)) => match error {
-                broker::Error::Unreachable { .. } => "broker-unreachable",
-                broker::Error::Refused { .. } => "broker-refused",
-                broker::Error::Misconfigured { .. } => "broker-misconfigured",
-            },
-            Self::Ledger(_) => "ledger-unavailable",
+            Self::Publish(PublishError::Broker(error)) => error.code(),
+            Self::Ledger(error) => error.code(),
         }
     }
 
@@ -174,5 +170,51 @@ impl From<BytesRejection> for Refusal {
         } else {
             Self::NoBody
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documented::documented;
+    use crate::plan::Name;
+
+    #[test]
+    fn every_refusal_is_documented() {
+        let broker = Name::new("main").unwrap();
+        let reason = String::new;
+        let refused = broker::Error::Refused {
+            broker: broker.clone(),
+            reason: reason(),
+        };
+        let misconfigured = broker::Error::Misconfigured {
+            broker: broker.clone(),
+            reason: reason(),
+        };
+        let unreachable = broker::Error::Unreachable {
+            broker,
+            reason: reason(),
+            retry_after: None,
+        };
+        let all = [
+            Refusal::Token,
+            Refusal::Host(None),
+            Refusal::NoRoute,
+            Refusal::NoMethod,
+            Refusal::Invalid(reason()),
+            Refusal::ContentType(reason()),
+            Refusal::TooLarge(1),
+            Refusal::NoBody,
+            Refusal::Busy(reason()),
+            Refusal::NoDeadLetter(reason()),
+            Refusal::Selection(BadSelection::Empty),
+            Refusal::Publish(PublishError::NoStream(reason())),
+            Refusal::Publish(PublishError::Broker(refused)),
+            Refusal::Publish(PublishError::Broker(misconfigured)),
+            Refusal::Publish(PublishError::Broker(unreachable)),
+            Refusal::Event(codec::Error::NotRecognised),
+            Refusal::Ledger(ledger::Error::Unavailable(reason())),
+        ];
+        documented(&all.map(|refusal| refusal.code()));
     }
 }

@@ -1,7 +1,7 @@
 //! The API over real HTTP, on a host whose broker, ledger and dead letters are small fakes; its pipeline is the real one.
 
 mod describe;
-mod fakes;
+pub(crate) mod fakes;
 mod letters;
 mod publish;
 mod watch;
@@ -44,23 +44,23 @@ reads = "orders"
 "#;
 
 /// A host with its API.
-struct Running {
-    address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
     serving: Option<Serving>,
-    broker: Arc<FakeBroker>,
+    pub(crate) broker: Arc<FakeBroker>,
     ledger: Arc<FakeLedger>,
-    letters: Arc<FakeLetters>,
-    feed: broadcast::Sender<Happening>,
+    pub(crate) letters: Arc<FakeLetters>,
+    pub(crate) feed: broadcast::Sender<Happening>,
     client: reqwest::Client,
     _pipeline: Pipeline,
 }
 
 impl Running {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(None, FakeBroker::default()).await
     }
 
-    async fn start_with(token: Option<&str>, broker: FakeBroker) -> Self {
+    pub(crate) async fn start_with(token: Option<&str>, broker: FakeBroker) -> Self {
         let plan = Arc::new(proven());
         let (broker, ledger) = (Arc::new(broker), Arc::new(FakeLedger::default()));
         let letters = Arc::new(FakeLetters::default());
@@ -159,7 +159,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
-fn proven() -> Plan {
+pub(crate) fn proven() -> Plan {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("plugin.wasm"), b"").unwrap();
     let file: &Path = &folder.path().join("tidegate.toml");

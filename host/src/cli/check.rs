@@ -2,38 +2,69 @@
 
 mod summary;
 
-use std::fmt::Write;
+use std::fmt;
 
-use anyhow::Context;
-use sha2::{Digest, Sha256};
+use serde::Serialize;
 
 use self::summary::{ConsumerSummary, Summary};
 use super::{Global, say};
-use crate::plan::Consumer;
+use crate::clock::Clock;
+use crate::event::{Event, Message};
+use crate::plan::{Name, Stream};
+use crate::plugin::{self, Engine, Handler, LoadError, Settings};
 
 /// Arguments of `tidegate check`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {}
+
+/// Plugins that do not fit their consumers. Not empty.
+#[derive(Debug, Serialize, thiserror::Error)]
+#[serde(transparent)]
+pub struct Refused(Vec<RefusedPlugin>);
+
+#[derive(Debug, Serialize)]
+struct RefusedPlugin {
+    consumer: Name,
+    code: &'static str,
+    message: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |plugin: &RefusedPlugin| {
+            let RefusedPlugin {
+                consumer,
+                code,
+                message,
+            } = plugin;
+            format!("error[{code}]: consumer {consumer}: {message}")
+        };
+        f.write_str(&self.0.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+}
 
 /// Proves the config, then each plugin.
 ///
 /// # Errors
-/// All that is wrong with the config; or if nothing is, all that is wrong with the plugins.
+/// All that is wrong with the config; or if nothing is, all that is wrong with the plugins ([`Refused`]); or this machine can't
+/// run the plugins at all.
 ///
 /// # Cancellation
 /// Safe: it only reads.
 pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
+    let engine = Engine::new(&Settings::of(&loaded.plan))?;
+    let clock = Clock::system();
     let mut proven = Vec::new();
     let mut refused = Vec::new();
     for consumer in loaded.plan.consumers.values() {
-        match prove_plugin(consumer).await {
-            Ok(revision) => proven.push(ConsumerSummary::of(consumer, revision)),
-            Err(error) => refused.push(format!("consumer {}: {error:#}", consumer.name)),
+        match plugin::load(&engine, consumer, &clock, not_emitted).await {
+            Ok(plugin) => proven.push(ConsumerSummary::of(consumer, plugin.revision().to_string())),
+            Err(error) => refused.push(RefusedPlugin::of(&consumer.name, &error)),
         }
     }
     if !refused.is_empty() {
-        anyhow::bail!(refused.join("\nerror: "));
+        return Err(Refused(refused).into());
     }
     let summary = Summary::of(&loaded.plan, proven, &loaded.warnings, &global.config);
     let text = if global.json {
@@ -45,26 +76,39 @@ pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Proves one consumer's plugin, and gives its digest.
-async fn prove_plugin(consumer: &Consumer) -> anyhow::Result<String> {
-    let bytes = tokio::fs::read(&consumer.plugin)
-        .await
-        .with_context(|| format!("{} can't be read", consumer.plugin.display()))?;
-    let digest = digest(&bytes);
-    if let Some(pinned) = consumer.digest.as_ref().filter(|pinned| **pinned != digest) {
-        anyhow::bail!(
-            "{} has digest {digest}, the config pins {pinned}: put the pinned file back, or change `digest` if the new one is meant",
-            consumer.plugin.display()
-        );
+impl RefusedPlugin {
+    fn of(consumer: &Name, error: &LoadError) -> Self {
+        Self {
+            consumer: consumer.clone(),
+            code: error.code(),
+            message: error.to_string(),
+        }
     }
-    Ok(digest)
 }
 
-fn digest(bytes: &[u8]) -> String {
-    let mut text = "sha256:".to_owned();
-    for byte in Sha256::digest(bytes) {
-        // Writing to a string can't fail.
-        let _ = write!(text, "{byte:02x}");
+/// A plugin that is checked handles no event, so it has none to emit into.
+fn not_emitted(_: &Event, _: &Stream) -> Result<Message, String> {
+    Err("nothing is emitted while a plugin is checked".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refused_plugin_is_told() {
+        let refused = |consumer: &str, code| RefusedPlugin {
+            consumer: Name::new(consumer).unwrap(),
+            code,
+            message: "no".to_owned(),
+        };
+        let both = Refused(vec![refused("a", "plugin-invalid"), refused("b", "plugin-no-handler")]);
+        let expected = "error[plugin-invalid]: consumer a: no\nerror[plugin-no-handler]: consumer b: no";
+        assert_eq!(both.to_string(), expected);
+        let json = serde_json::json!([
+            { "consumer": "a", "code": "plugin-invalid", "message": "no" },
+            { "consumer": "b", "code": "plugin-no-handler", "message": "no" },
+        ]);
+        assert_eq!(serde_json::to_value(&both).unwrap(), json);
     }
-    text
 }

@@ -12,8 +12,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{RwLock, mpsc};
 
 use super::job::Job;
+use super::until_answered;
 use crate::clock::{Clock, Timestamp};
-use crate::ledger::{self, Ledger, Read, StateBucket, StateKey, StateReader};
+use crate::ledger::{self, Entry, Ledger, Read, StateBucket, StateKey, StateReader};
+use crate::metrics::Consumer;
 use crate::plugin::{Attempted, Call, Handler};
 
 /// An attempt that ended.
@@ -51,12 +53,22 @@ impl Bench {
         self.run_all(jobs, finished).await;
     }
 
-    /// Runs one event while nothing else runs in this host.
+    /// Runs one event that an earlier host may have died of, while nothing else runs in this host. That it begins is written only
+    /// then: what merely waits for its turn when a host dies is not suspected any further.
     ///
     /// # Cancellation
     /// As for `run`.
-    pub async fn run_alone(self, job: Box<Job>, finished: mpsc::Sender<Vec<Finished>>) {
+    pub async fn run_alone(
+        self,
+        job: Box<Job>,
+        begin: Entry,
+        metrics: Consumer,
+        finished: mpsc::Sender<Vec<Finished>>,
+    ) {
         let _alone = self.quarantine.write().await;
+        let begin = Arc::new(vec![begin]);
+        // If it is refused, so will be what the attempt wants to commit.
+        until_answered(&metrics, "write", || self.ledger.write(begin.clone())).await;
         self.run_all(vec![job], finished).await;
     }
 

@@ -89,7 +89,7 @@ impl Dispatcher {
 
     async fn wrote(
         &mut self,
-        mut job: Box<Job>,
+        job: Box<Job>,
         then: Then,
         entry: &Entry,
         written: &Written,
@@ -131,10 +131,7 @@ impl Dispatcher {
                 self.tell(&job, "retry", &[], error);
                 self.retry_later(job, pause);
             }
-            Then::Started => {
-                job.started = written.started;
-                self.run_suspect(job);
-            }
+            Then::Started => self.run_suspect(job),
             Then::Parked => self.moved(job).await,
         }
     }

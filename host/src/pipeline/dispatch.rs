@@ -378,9 +378,10 @@ impl Dispatcher {
             }
             allowed -= 1;
             self.running += 1;
-            match job.is_suspect {
-                true => steps.push(self.begin(job)),
-                false => chunk.push(job),
+            match (job.is_suspect, job.started) {
+                (true, 0) => steps.push(self.begin(job)),
+                (true, _) => self.run_alone(job),
+                (false, _) => chunk.push(job),
             }
         }
         self.run_chunks(chunk);
@@ -401,13 +402,18 @@ impl Dispatcher {
         }
     }
 
-    /// Runs a suspect whose beginning is on record. One that was begun before, by a host that did not survive it, runs alone.
+    /// Runs a suspect whose beginning is on record.
     pub(super) fn run_suspect(&mut self, job: Box<Job>) {
-        let bench = self.bench.clone();
-        match job.started > 1 {
-            true => self.tasks.spawn(bench.run_alone(job, self.finished.clone())),
-            false => self.tasks.spawn(bench.run(vec![job], self.finished.clone())),
-        };
+        self.tasks
+            .spawn(self.bench.clone().run(vec![job], self.finished.clone()));
+    }
+
+    /// Runs a suspect that was begun before, by a host that did not live to see its end.
+    fn run_alone(&mut self, job: Box<Job>) {
+        let begin = self.entry(&job, Change::Started);
+        let metrics = self.parts.metrics.clone();
+        self.tasks
+            .spawn(self.bench.clone().run_alone(job, begin, metrics, self.finished.clone()));
     }
 
     fn look_up(&mut self, twins: Vec<Box<Job>>) {

@@ -23,7 +23,7 @@ use crate::plugin::{Attempted, Call, Handler};
 
 /// A broker that gives nothing and takes everything, unless it is away.
 #[derive(Default)]
-pub(super) struct FakeBroker(Arc<FakeBrokerState>);
+pub(crate) struct FakeBroker(Arc<FakeBrokerState>);
 
 #[derive(Default)]
 struct FakeBrokerState {
@@ -33,15 +33,15 @@ struct FakeBrokerState {
 }
 
 impl FakeBroker {
-    pub(super) fn go(&self, away: bool) {
+    pub(crate) fn go(&self, away: bool) {
         self.0.away.store(away, Ordering::Relaxed);
     }
 
-    pub(super) fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.0.refuses.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn published(&self) -> Vec<Outgoing> {
+    pub(crate) fn published(&self) -> Vec<Outgoing> {
         self.0.published.lock().unwrap().clone()
     }
 }
@@ -128,7 +128,7 @@ impl Publisher for FakePublisher {
 }
 
 /// Never called: the broker gives nothing.
-pub(super) struct FakeHandler;
+pub(crate) struct FakeHandler;
 
 impl Handler for FakeHandler {
     fn attempt<'a>(&'a self, _: Call<'a>) -> BoxFuture<'a, Attempted> {
@@ -142,12 +142,12 @@ impl Handler for FakeHandler {
 
 /// Knows nothing, and counts how often its parking was looked at.
 #[derive(Default)]
-pub(super) struct FakeLedger {
+pub(crate) struct FakeLedger {
     looked: AtomicUsize,
 }
 
 impl FakeLedger {
-    pub(super) fn looked(&self) -> usize {
+    pub(crate) fn looked(&self) -> usize {
         self.looked.load(Ordering::Relaxed)
     }
 }
@@ -198,21 +198,21 @@ impl Parking for FakeLedger {
 
 /// Dead letters in memory, in the order they were added.
 #[derive(Default)]
-pub(super) struct FakeLetters {
+pub(crate) struct FakeLetters {
     letters: Mutex<Vec<DeadLetter>>,
     down: AtomicBool,
 }
 
 impl FakeLetters {
-    pub(super) fn add(&self, letters: impl IntoIterator<Item = DeadLetter>) {
+    pub(crate) fn add(&self, letters: impl IntoIterator<Item = DeadLetter>) {
         self.letters.lock().unwrap().extend(letters);
     }
 
-    pub(super) fn break_down(&self) {
+    pub(crate) fn break_down(&self) {
         self.down.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn all(&self) -> Vec<DeadLetter> {
+    pub(crate) fn all(&self) -> Vec<DeadLetter> {
         self.letters.lock().unwrap().clone()
     }
 

@@ -295,6 +295,7 @@ impl Nats {
             return Ok(());
         };
         let text = message.description.as_deref().unwrap_or_default();
+        tracing::trace!(consumer = %self.subscription.consumer, status = status.as_u16(), text, headers = ?message.headers, asked = ?inbox.asked, "the server says");
         let number = |name| header_number(message, name);
         match status.as_u16() {
             // A heartbeat: says the number of the latest delivery.
@@ -369,6 +370,7 @@ impl Nats {
             .await
             .map_err(|_| self.link.unreachable("the connection takes nothing"))?
             .map_err(|error| self.link.unreachable(error))?;
+        tracing::trace!(consumer = %self.subscription.consumer, asked = inbox.asked.count, room = room.count, room_bytes = room.bytes, %body, "asked for messages");
         inbox.asked.count += if is_large { 1 } else { more.count };
         inbox.asked.bytes += if is_large { 0 } else { more.bytes };
         inbox.heard = self.link.clock.now();
