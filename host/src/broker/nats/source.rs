@@ -1,7 +1,8 @@
 //! The half of a subscription that takes.
 //!
-//! It asks for batches on the consumer's `MSG.NEXT` subject and reads them from one inbox. What was asked for and has not come is
-//! counted, so that it never exceeds the room. Whatever goes wrong makes the source stale: it then leaves its inbox, and with it
+//! It asks for batches on the consumer's `MSG.NEXT` subject and reads them from one inbox, one request at a time: the server serves several
+//! in turn, and then nobody knows which of them a delivery ended. Each request is answered under a number of its own, so
+//! that a late word about an earlier one is known for what it is. Whatever goes wrong makes the source stale: it then leaves its inbox, and with it
 //! everything under way, and goes back to the lowest unsettled position on a fresh one.
 
 use std::collections::VecDeque;
@@ -72,8 +73,10 @@ struct Inbox {
     named: String,
     /// The connection's life in which it was made.
     life: u64,
-    /// Asked for and not arrived.
-    asked: Asked,
+    /// The request that is open, if one is.
+    open: Option<Open>,
+    /// Requests so far: the number of the next.
+    requests: u64,
     /// The consumer's number for the next delivery.
     next: u64,
     /// Whether the next message is larger than what was asked for: it is then asked for alone.
@@ -82,10 +85,12 @@ struct Inbox {
     heard: Instant,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Asked {
-    count: usize,
-    bytes: usize,
+/// A request that the server has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Open {
+    number: u64,
+    /// Deliveries to come.
+    left: usize,
 }
 
 impl Source for Nats {
@@ -154,7 +159,7 @@ impl Nats {
         let stream = stream::ensure(&self.link, &self.subscription.stream.name, place).await?;
         let resume = self.recognise(&stream);
         let subject = self.link.client.new_inbox();
-        let subscriber = timeout(SILENCE_MAX, self.link.client.subscribe(subject.clone()))
+        let subscriber = timeout(SILENCE_MAX, self.link.client.subscribe(format!("{subject}.*")))
             .await
             .map_err(|_| self.link.unreachable("the connection takes nothing"))?
             .map_err(|error| self.link.unreachable(error))?;
@@ -168,7 +173,8 @@ impl Nats {
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{named}").into(),
             named,
             life,
-            asked: Asked::default(),
+            open: None,
+            requests: 0,
             next: standing.next,
             is_next_large: false,
             heard: self.link.clock.now(),
@@ -266,7 +272,7 @@ impl Nats {
             return Ok(());
         }
         inbox.next += 1;
-        inbox.asked.arrived(1, message.length);
+        inbox.open = inbox.open.and_then(Open::less_one);
         inbox.is_next_large = false;
         let reply = message.reply.clone().unwrap_or_else(|| Subject::from_static(""));
         let now = self.link.clock.now();
@@ -295,7 +301,7 @@ impl Nats {
             return Ok(());
         };
         let text = message.description.as_deref().unwrap_or_default();
-        tracing::trace!(consumer = %self.subscription.consumer, status = status.as_u16(), text, headers = ?message.headers, asked = ?inbox.asked, "the server says");
+        tracing::trace!(consumer = %self.subscription.consumer, status = status.as_u16(), text, headers = ?message.headers, open = ?inbox.open, "the server says");
         let number = |name| header_number(message, name);
         match status.as_u16() {
             // A heartbeat: says the number of the latest delivery.
@@ -305,13 +311,12 @@ impl Nats {
                     self.make_stale("deliveries were lost");
                 }
             }
-            // The request is over, and says what of it did not come.
+            // A request is over.
             404 | 408 | 409 if number("Nats-Pending-Messages").is_some() => {
-                let left = number("Nats-Pending-Messages").unwrap_or_default();
-                inbox
-                    .asked
-                    .arrived(left, number("Nats-Pending-Bytes").unwrap_or_default());
-                inbox.is_next_large |= text.starts_with("Message Size Exceeds");
+                if inbox.open.is_some_and(|open| inbox.is_about(open, &message.subject)) {
+                    inbox.open = None;
+                    inbox.is_next_large |= text.starts_with("Message Size Exceeds");
+                }
             }
             400 => {
                 let error = self
@@ -344,67 +349,63 @@ impl Nats {
         self.ready.drain(..count).collect()
     }
 
-    /// Asks for what there is room for, unless most of it is asked for already.
+    /// Asks for what there is room for, unless a request is open.
     async fn ask(&mut self, room: Room) -> Result<(), Error> {
-        let Some(inbox) = &mut self.inbox else {
+        let Some(inbox) = self
+            .inbox
+            .as_mut()
+            .filter(|inbox| inbox.open.is_none() && room.count > 0)
+        else {
             return Ok(());
         };
-        let Some(more) = inbox.asked.more(room) else {
-            return Ok(());
-        };
-        let is_large = std::mem::take(&mut inbox.is_next_large) && inbox.asked.count == 0;
-        let mut body = json!({
-            "batch": if is_large { 1 } else { more.count },
-            "expires": nanos(REQUEST_TIME),
-            "idle_heartbeat": nanos(HEARTBEAT),
-        });
-        if !is_large {
-            body["max_bytes"] = more.bytes.into();
+        let mut left = room.count.min(BATCH_MAX);
+        let mut body = json!({ "expires": nanos(REQUEST_TIME), "idle_heartbeat": nanos(HEARTBEAT) });
+        match inbox.is_next_large {
+            true => left = 1,
+            false => body["max_bytes"] = room.bytes.max(1).into(),
         }
-        let request = self.link.client.publish_with_reply(
-            inbox.next_subject.clone(),
-            inbox.subject.clone(),
-            Bytes::from(body.to_string()),
-        );
+        body["batch"] = left.into();
+        tracing::trace!(consumer = %self.subscription.consumer, %body, "asked for messages");
+        let reply = format!("{}.{}", inbox.subject, inbox.requests);
+        let request =
+            self.link
+                .client
+                .publish_with_reply(inbox.next_subject.clone(), reply, Bytes::from(body.to_string()));
         timeout(SILENCE_MAX, request)
             .await
             .map_err(|_| self.link.unreachable("the connection takes nothing"))?
             .map_err(|error| self.link.unreachable(error))?;
-        tracing::trace!(consumer = %self.subscription.consumer, asked = inbox.asked.count, room = room.count, room_bytes = room.bytes, %body, "asked for messages");
-        inbox.asked.count += if is_large { 1 } else { more.count };
-        inbox.asked.bytes += if is_large { 0 } else { more.bytes };
+        inbox.open = Some(Open {
+            number: inbox.requests,
+            left,
+        });
+        inbox.requests += 1;
+        inbox.is_next_large = false;
         inbox.heard = self.link.clock.now();
         Ok(())
     }
 }
 
 impl Inbox {
+    /// Whether a word of the server, by the subject it came under, is about this request.
+    fn is_about(&self, open: Open, subject: &str) -> bool {
+        let number = subject
+            .strip_prefix(&self.subject)
+            .and_then(|rest| rest.strip_prefix('.'));
+        number.is_some_and(|number| number.parse() == Ok(open.number))
+    }
+
     /// Whether a refusal of the server is about this inbox or what it reads.
     fn is_named_in(&self, refusal: &str) -> bool {
         refusal.contains(&self.named) || refusal.contains(&self.subject)
     }
 }
 
-impl Asked {
-    /// What more to ask for, if that is worth a request. With what was asked for already it stays within the room.
-    fn more(self, room: Room) -> Option<Self> {
-        let count = room.count.min(BATCH_MAX);
-        let bytes = room.bytes.saturating_sub(self.bytes).max(usize::from(self.count == 0));
-        let is_worth_it = count > 0 && self.count <= count / 2 && bytes > 0;
-        is_worth_it.then(|| Self {
-            count: count - self.count,
-            bytes,
-        })
-    }
-
-    fn arrived(&mut self, count: usize, bytes: usize) {
-        self.count = self.count.saturating_sub(count);
-        // A finished request takes the bytes that it did not use with it.
-        self.bytes = if self.count == 0 {
-            0
-        } else {
-            self.bytes.saturating_sub(bytes)
-        };
+impl Open {
+    /// One delivery has come: with the last of them the request is over.
+    fn less_one(self) -> Option<Self> {
+        let left = self.left.saturating_sub(1);
+        (left > 0).then_some(Self { left, ..self })
     }
 }
 
@@ -482,23 +483,9 @@ mod tests {
     }
 
     #[test]
-    fn asking_stays_within_the_room() {
-        let room = |count, bytes| Room { count, bytes };
-        let asked = |count, bytes| Asked { count, bytes };
-        assert_eq!(asked(0, 0).more(room(10, 100)), Some(asked(10, 100)));
-        assert_eq!(asked(0, 0).more(room(5_000, 100)), Some(asked(BATCH_MAX, 100)));
-        assert_eq!(asked(5, 60).more(room(10, 100)), Some(asked(5, 40)));
-        assert_eq!(asked(6, 60).more(room(10, 100)), None);
-        assert_eq!(asked(5, 100).more(room(10, 100)), None);
-        assert_eq!(asked(0, 0).more(room(0, 100)), None);
-    }
-
-    #[test]
-    fn a_finished_request_frees_all_its_bytes() {
-        let mut asked = Asked { count: 3, bytes: 100 };
-        asked.arrived(2, 10);
-        assert_eq!(asked, Asked { count: 1, bytes: 90 });
-        asked.arrived(1, 10);
-        assert_eq!(asked, Asked::default());
+    fn a_request_is_over_with_its_last_delivery() {
+        let open = Open { number: 3, left: 2 };
+        assert_eq!(open.less_one(), Some(Open { number: 3, left: 1 }));
+        assert_eq!(open.less_one().and_then(Open::less_one), None);
     }
 }
