@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::attempt::{Bench, Finished};
@@ -115,7 +115,9 @@ impl Dispatcher {
             metrics: parts.metrics.clone(),
             clock: parts.clock.clone(),
         };
-        let settling = tokio::spawn(settle::run(
+        // They end with this task, however it ends.
+        let mut beside = JoinSet::new();
+        beside.spawn(settle::run(
             orders,
             budget.clone(),
             parts.metrics.clone(),
@@ -158,12 +160,12 @@ impl Dispatcher {
         })
         .await;
         dispatcher.know_lanes(lanes);
-        let intake = tokio::spawn(intake.run());
+        let intake = beside.spawn(intake.run());
         dispatcher
             .work(&mut control, &mut arrivals, &mut finished, &mut confirms, &intake)
             .await;
         intake.abort();
-        dispatcher.finish(arrivals, settling).await
+        dispatcher.finish(arrivals, beside).await
     }
 
     async fn work(
@@ -172,7 +174,7 @@ impl Dispatcher {
         arrivals: &mut mpsc::Receiver<Arrival>,
         finished: &mut mpsc::Receiver<Vec<Finished>>,
         confirms: &mut mpsc::Receiver<Vec<u64>>,
-        intake: &JoinHandle<()>,
+        intake: &AbortHandle,
     ) {
         let mut levels = tokio::time::interval(LEVELS);
         while !self.is_drained() {
@@ -229,7 +231,7 @@ impl Dispatcher {
         is_idle || self.now() >= deadline
     }
 
-    async fn finish(mut self, mut arrivals: mpsc::Receiver<Arrival>, settling: JoinHandle<()>) -> Left {
+    async fn finish(mut self, mut arrivals: mpsc::Receiver<Arrival>, mut beside: JoinSet<()>) -> Left {
         arrivals.close();
         while let Ok(arrival) = arrivals.try_recv() {
             if let Arrival::Batch(batch) = arrival {
@@ -244,7 +246,10 @@ impl Dispatcher {
         let left = self.left;
         // The settler ends when its last order is told.
         drop(self);
-        let _ = tokio::time::timeout(Duration::from_secs(2), settling).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), async {
+            while beside.join_next().await.is_some() {}
+        })
+        .await;
         left
     }
 
