@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::sync::{RwLock, broadcast};
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use super::failing::Failing;
 use super::handler::{Answer, Scripted, counter};
 use super::outside::{Door, Outside};
-use crate::broker::{self, Broker, Outgoing, Publisher};
+use crate::broker::{self, Outgoing, Publisher};
 use crate::clock::Clock;
 use crate::event::{Event, Message, codec};
 use crate::ledger::embedded::{self, Embedded};
@@ -99,7 +99,7 @@ impl Stage {
             ledger: failing.clone(),
             parking: failing,
             relays,
-            quarantine: Arc::new(RwLock::new(())),
+            quarantine: Arc::default(),
             metrics: consumer.clone(),
             feed: broadcast::channel(16).0,
             clock,
