@@ -441,6 +441,8 @@ impl Dispatcher {
 
     fn judge_one(&mut self, finished: Finished) -> Option<Step> {
         let Finished { mut job, attempted, at } = finished;
+        // The host has outlived it: running it again (state had changed) is no second beginning.
+        job.is_suspect = false;
         let now = self.now();
         self.attempt_time = (self.attempt_time * 7 + attempted.duration) / 8;
         self.parts.metrics.attempted(
