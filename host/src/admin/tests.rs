@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{broadcast};
+use tokio::sync::broadcast;
 
 use super::{Serving, serve};
 use crate::app::{Host, host};

@@ -13,10 +13,12 @@ async fn emitting() -> Stage {
 #[tokio::test]
 async fn outputs_of_a_key_stay_in_order_through_failures() {
     let stage = emitting().await;
-    stage.outside.becomes(|payload, tries| match payload == "a1" && tries < 3 {
-        true => Reply::Fail,
-        false => Reply::Take,
-    });
+    stage
+        .outside
+        .becomes(|payload, tries| match payload == "a1" && tries < 3 {
+            true => Reply::Fail,
+            false => Reply::Take,
+        });
     stage.send_many(&["a1", "a2", "a3"], "a").await;
     stage.send("b1", "b").await;
     stage.until_settled().await;
@@ -33,7 +35,9 @@ async fn a_delivery_is_settled_when_its_outputs_are_confirmed() {
     let at = gate.clone();
     stage.outside.becomes(move |_, _| Reply::TakeAt(at.clone()));
     stage.send("a1", "a").await;
-    stage.until("the publication", |stage| stage.outside.tries("a1") == 1).await;
+    stage
+        .until("the publication", |stage| stage.outside.tries("a1") == 1)
+        .await;
     assert_eq!((stage.counts().committed, stage.lag()), (1, 1));
     gate.open();
     stage.until_settled().await;
@@ -68,7 +72,10 @@ async fn what_an_earlier_host_left_is_published_first_under_the_same_id() {
     assert_eq!(stage.outside.taken(), ["a1", "a2"]);
     assert_eq!(stage.plugin.called(), ["a1", "a2"], "the redelivery is a duplicate");
     let ids = stage.outside.ids();
-    assert!(ids[0].ends_with("-0") && ids[1].ends_with("-0") && ids[0] != ids[1], "{ids:?}");
+    assert!(
+        ids[0].ends_with("-0") && ids[1].ends_with("-0") && ids[0] != ids[1],
+        "{ids:?}"
+    );
 }
 
 #[tokio::test]

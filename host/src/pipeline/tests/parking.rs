@@ -13,12 +13,12 @@ use crate::plan::OnDead;
 fn stage() -> (Stage, Arc<AtomicBool>) {
     let is_mended = Arc::new(AtomicBool::new(false));
     let script = is_mended.clone();
-    let mut stage = Stage::new(move |event, _| {
-        match event.id.starts_with('a') && !script.load(Ordering::SeqCst) {
+    let mut stage = Stage::new(
+        move |event, _| match event.id.starts_with('a') && !script.load(Ordering::SeqCst) {
             true => Answer::FailFor(Duration::from_millis(50)),
             false => Answer::Done,
-        }
-    });
+        },
+    );
     stage.plan.retry.attempts = 1_000.try_into().unwrap();
     stage.plan.retry.park_over = 2.try_into().unwrap();
     (stage, is_mended)
@@ -71,10 +71,12 @@ async fn a_parked_lane_outlives_a_crash_in_order() {
 async fn a_held_key_waits_until_its_dead_letter_is_redriven() {
     let is_mended = Arc::new(AtomicBool::new(false));
     let script = is_mended.clone();
-    let mut stage = Stage::new(move |event, _| match event.id == "a1" && !script.load(Ordering::SeqCst) {
-        true => Answer::Fail(Class::Permanent),
-        false => Answer::Done,
-    });
+    let mut stage = Stage::new(
+        move |event, _| match event.id == "a1" && !script.load(Ordering::SeqCst) {
+            true => Answer::Fail(Class::Permanent),
+            false => Answer::Done,
+        },
+    );
     stage.plan.on_dead = OnDead::HoldKey;
     stage.start().await;
     stage.send_many(&["a1", "a2", "a3"], "a").await;
@@ -116,10 +118,12 @@ async fn a_held_key_goes_on_when_its_dead_letter_is_purged() {
 async fn a_redriven_event_runs_in_its_lane_and_says_what_went_before() {
     let is_mended = Arc::new(AtomicBool::new(false));
     let script = is_mended.clone();
-    let stage = Stage::started(move |event, _| match event.id == "a1" && !script.load(Ordering::SeqCst) {
-        true => Answer::Fail(Class::Permanent),
-        false => Answer::Done,
-    })
+    let stage = Stage::started(
+        move |event, _| match event.id == "a1" && !script.load(Ordering::SeqCst) {
+            true => Answer::Fail(Class::Permanent),
+            false => Answer::Done,
+        },
+    )
     .await;
     stage.send_many(&["a1", "a2", "a3"], "a").await;
     let dead = stage.until_dead(1).await;

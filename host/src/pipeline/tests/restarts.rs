@@ -26,7 +26,11 @@ async fn a_drain_finishes_what_runs_and_hands_back_the_rest() {
     assert_eq!(stage.plugin.called(), ["a1"]);
     stage.start().await;
     stage.until_settled().await;
-    assert_eq!(stage.plugin.called(), ["a1", "a2", "a3"], "the rest runs once, in order");
+    assert_eq!(
+        stage.plugin.called(),
+        ["a1", "a2", "a3"],
+        "the rest runs once, in order"
+    );
 }
 
 #[tokio::test]
@@ -56,13 +60,20 @@ async fn a_crash_in_the_middle_applies_nothing_twice_and_keeps_order() {
         stage.send(id, ["a", "b", "c"][index % 3]).await;
         // Twice, and somewhere in the middle of what was sent: a third stop would convict whatever runs at all three.
         if index % 15 == 14 {
-            stage.until("some", |stage| stage.plugin.called().len() > index - 5).await;
+            stage
+                .until("some", |stage| stage.plugin.called().len() > index - 5)
+                .await;
             stage.crash().await;
             stage.start().await;
         }
     }
     stage.until_settled().await;
-    let dead: Vec<_> = stage.dead().await.into_iter().map(|letter| (letter.event, letter.reason)).collect();
+    let dead: Vec<_> = stage
+        .dead()
+        .await
+        .into_iter()
+        .map(|letter| (letter.event, letter.reason))
+        .collect();
     assert!(dead.is_empty(), "{dead:?}");
     assert_eq!(stage.counted("n").await, "40");
 }
@@ -103,9 +114,13 @@ async fn a_failing_plugin_opens_the_breaker_and_one_event_closes_it_again() {
     for key in ["a", "b", "c", "d", "e"] {
         stage.send(key, key).await;
     }
-    stage.until("an open breaker", |stage| stage.metrics().breaker_now() == 2).await;
+    stage
+        .until("an open breaker", |stage| stage.metrics().breaker_now() == 2)
+        .await;
     stage.plugin.becomes(|_, _| Answer::Done);
     stage.until_settled().await;
-    stage.until("a closed breaker", |stage| stage.metrics().breaker_now() == 0).await;
+    stage
+        .until("a closed breaker", |stage| stage.metrics().breaker_now() == 0)
+        .await;
     assert_eq!((stage.counts().committed, stage.counts().dead), (5, 0));
 }

@@ -44,7 +44,12 @@ async fn every_attempt_is_in_the_dead_letter() {
     assert_eq!((letter.reason, letter.failed), (Reason::Trap, 3));
     let numbers: Vec<u32> = letter.attempts.iter().map(|attempt| attempt.number).collect();
     assert_eq!(numbers, [1, 2, 3]);
-    assert!(letter.attempts.iter().all(|attempt| attempt.failure.class == Class::Trap && attempt.memory == 65_536));
+    assert!(
+        letter
+            .attempts
+            .iter()
+            .all(|attempt| attempt.failure.class == Class::Trap && attempt.memory == 65_536)
+    );
     assert_eq!(letter.event, Some(("/shop".to_owned(), "a1".to_owned())));
     assert_eq!(stage.counts().dead, 1);
 }
@@ -96,12 +101,19 @@ async fn what_is_no_event_is_a_dead_letter_with_its_bytes_untouched() {
     let stage = Stage::started(|_, _| Answer::Done).await;
     let mut headers = Headers::default();
     headers.push("X-Odd", vec![0xff, 0xfe]);
-    let message = Message { subject: "orders".to_owned(), headers, payload: vec![0, 159, 146, 150].into() };
+    let message = Message {
+        subject: "orders".to_owned(),
+        headers,
+        payload: vec![0, 159, 146, 150].into(),
+    };
     stage.send_message(message.clone()).await;
     let dead = stage.until_dead(1).await;
     stage.until_settled().await;
     assert_eq!(dead[0].reason, Reason::Undecodable);
-    assert_eq!((&dead[0].message.headers, &dead[0].message.payload), (&message.headers, &message.payload));
+    assert_eq!(
+        (&dead[0].message.headers, &dead[0].message.payload),
+        (&message.headers, &message.payload)
+    );
     assert!(stage.plugin.called().is_empty());
 }
 
@@ -123,8 +135,13 @@ async fn a_ledger_that_is_away_holds_everything_and_counts_nothing() {
     stage.ledger_is_away.store(true, std::sync::atomic::Ordering::SeqCst);
     stage.send("a1", "a").await;
     stage.send("b1", "b").await;
-    stage.until("an error", |stage| stage.metrics().ledger_errors_now() > 0).await;
-    assert!(stage.plugin.called().is_empty(), "nothing runs without the ledger's answer");
+    stage
+        .until("an error", |stage| stage.metrics().ledger_errors_now() > 0)
+        .await;
+    assert!(
+        stage.plugin.called().is_empty(),
+        "nothing runs without the ledger's answer"
+    );
     stage.ledger_is_away.store(false, std::sync::atomic::Ordering::SeqCst);
     stage.until_settled().await;
     assert_eq!((stage.counts().committed, stage.counts().dead), (2, 0));
