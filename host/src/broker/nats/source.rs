@@ -1,8 +1,9 @@
 //! The half of a subscription that takes.
 //!
-//! It asks for batches on the consumer's `MSG.NEXT` subject and reads them from one inbox. What was asked for and has not come is
-//! counted, so that it never exceeds the room. Whatever goes wrong makes the source stale: it then leaves its inbox, and with it
-//! everything under way, and goes back to the lowest unsettled position on a fresh one.
+//! It asks for batches on the consumer's `MSG.NEXT` subject and reads them from one inbox. What was [asked](Asked) for and has not
+//! come is counted, so that it never exceeds the room. Two requests are open at most, each for half of the room, so that one is
+//! there while the other is renewed. Whatever goes wrong makes the source stale: it then leaves its inbox, and with it everything
+//! under way, and goes back to the lowest unsettled position on a fresh one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::asked::Asked;
 use super::held::Arrival;
 use super::link::{Link, State};
 use super::settle::Settler;
@@ -23,8 +25,6 @@ use super::{cursor, headers, stream};
 use crate::broker::{Delivery, Error, Position, Promises, Receipt, Room, Source, Subscribed, Subscription};
 use crate::event::Message;
 
-/// The most that one request asks for.
-const BATCH_MAX: usize = 1_000;
 /// How long a request stays open on the server.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// How often the server says that an open request is known to it.
@@ -64,6 +64,7 @@ struct Nats {
 
 /// One inbox, with what was asked for on it.
 struct Inbox {
+    /// Each request has a subject of its own below this one; the server's words about a request come on it.
     subject: String,
     subscriber: Subscriber,
     /// Where to ask.
@@ -76,16 +77,11 @@ struct Inbox {
     asked: Asked,
     /// The consumer's number for the next delivery.
     next: u64,
-    /// Whether the next message is larger than what was asked for: it is then asked for alone.
+    /// Whether a request ended because the next message is larger than what it had left: once no other is open, that message is
+    /// asked for alone.
     is_next_large: bool,
     /// When the server last said anything here, or was asked.
     heard: Instant,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Asked {
-    count: usize,
-    bytes: usize,
 }
 
 impl Source for Nats {
@@ -154,7 +150,7 @@ impl Nats {
         let stream = stream::ensure(&self.link, &self.subscription.stream.name, place).await?;
         let resume = self.recognise(&stream);
         let subject = self.link.client.new_inbox();
-        let subscriber = timeout(SILENCE_MAX, self.link.client.subscribe(subject.clone()))
+        let subscriber = timeout(SILENCE_MAX, self.link.client.subscribe(format!("{subject}.*")))
             .await
             .map_err(|_| self.link.unreachable("the connection takes nothing"))?
             .map_err(|error| self.link.unreachable(error))?;
@@ -168,7 +164,7 @@ impl Nats {
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{named}").into(),
             named,
             life,
-            asked: Asked::default(),
+            asked: Asked::new(self.subscription.room),
             next: standing.next,
             is_next_large: false,
             heard: self.link.clock.now(),
@@ -266,7 +262,7 @@ impl Nats {
             return Ok(());
         }
         inbox.next += 1;
-        inbox.asked.arrived(1, message.length);
+        inbox.asked.arrived(message.length);
         inbox.is_next_large = false;
         let reply = message.reply.clone().unwrap_or_else(|| Subject::from_static(""));
         let now = self.link.clock.now();
@@ -305,13 +301,16 @@ impl Nats {
                     self.make_stale("deliveries were lost");
                 }
             }
-            // The request is over, and says what of it did not come.
+            // A request is over, and says what of it did not come.
             404 | 408 | 409 if number("Nats-Pending-Messages").is_some() => {
-                let left = number("Nats-Pending-Messages").unwrap_or_default();
-                inbox
-                    .asked
-                    .arrived(left, number("Nats-Pending-Bytes").unwrap_or_default());
-                inbox.is_next_large |= text.starts_with("Message Size Exceeds");
+                let request = inbox.request_of(&message.subject);
+                let left = Room {
+                    count: number("Nats-Pending-Messages").unwrap_or_default(),
+                    bytes: number("Nats-Pending-Bytes").unwrap_or_default(),
+                };
+                if inbox.asked.ended(request, left) {
+                    inbox.is_next_large |= text.starts_with("Message Size Exceeds");
+                }
             }
             400 => {
                 let error = self
@@ -344,67 +343,55 @@ impl Nats {
         self.ready.drain(..count).collect()
     }
 
-    /// Asks for what there is room for, unless most of it is asked for already.
+    /// Asks for what there is room for, as far as that is worth a request.
     async fn ask(&mut self, room: Room) -> Result<(), Error> {
-        let Some(inbox) = &mut self.inbox else {
-            return Ok(());
-        };
-        let Some(more) = inbox.asked.more(room) else {
-            return Ok(());
-        };
-        let is_large = std::mem::take(&mut inbox.is_next_large) && inbox.asked.count == 0;
-        let mut body = json!({
-            "batch": if is_large { 1 } else { more.count },
-            "expires": nanos(REQUEST_TIME),
-            "idle_heartbeat": nanos(HEARTBEAT),
-        });
-        if !is_large {
-            body["max_bytes"] = more.bytes.into();
+        while let Some(inbox) = &mut self.inbox
+            && let Some((request, wanted)) = inbox.decide(room)
+        {
+            let mut body = json!({
+                "batch": wanted.count,
+                "expires": nanos(REQUEST_TIME),
+                "idle_heartbeat": nanos(HEARTBEAT),
+            });
+            if !inbox.is_next_large {
+                body["max_bytes"] = wanted.bytes.into();
+            }
+            tracing::trace!(consumer = %self.subscription.consumer, request, asked = ?inbox.asked, room = room.count, room_bytes = room.bytes, %body, "asks for messages");
+            let sent = self.link.client.publish_with_reply(
+                inbox.next_subject.clone(),
+                format!("{}.{request}", inbox.subject),
+                Bytes::from(body.to_string()),
+            );
+            timeout(SILENCE_MAX, sent)
+                .await
+                .map_err(|_| self.link.unreachable("the connection takes nothing"))?
+                .map_err(|error| self.link.unreachable(error))?;
+            inbox.asked.sent(request, wanted);
+            inbox.heard = self.link.clock.now();
         }
-        let request = self.link.client.publish_with_reply(
-            inbox.next_subject.clone(),
-            inbox.subject.clone(),
-            Bytes::from(body.to_string()),
-        );
-        timeout(SILENCE_MAX, request)
-            .await
-            .map_err(|_| self.link.unreachable("the connection takes nothing"))?
-            .map_err(|error| self.link.unreachable(error))?;
-        tracing::trace!(consumer = %self.subscription.consumer, asked = inbox.asked.count, room = room.count, room_bytes = room.bytes, %body, "asked for messages");
-        inbox.asked.count += if is_large { 1 } else { more.count };
-        inbox.asked.bytes += if is_large { 0 } else { more.bytes };
-        inbox.heard = self.link.clock.now();
         Ok(())
     }
 }
 
 impl Inbox {
+    /// What to ask for next, and the number of that request.
+    fn decide(&self, room: Room) -> Option<(u64, Room)> {
+        if !self.is_next_large {
+            return self.asked.more(room);
+        }
+        // An open request either takes the large message or ends like the one before it.
+        self.asked.alone(room)
+    }
+
+    /// The number of the request that a word of the server is about.
+    fn request_of(&self, subject: &str) -> Option<u64> {
+        let number = subject.strip_prefix(self.subject.as_str())?.strip_prefix('.')?;
+        number.parse().ok()
+    }
+
     /// Whether a refusal of the server is about this inbox or what it reads.
     fn is_named_in(&self, refusal: &str) -> bool {
         refusal.contains(&self.named) || refusal.contains(&self.subject)
-    }
-}
-
-impl Asked {
-    /// What more to ask for, if that is worth a request. With what was asked for already it stays within the room.
-    fn more(self, room: Room) -> Option<Self> {
-        let count = room.count.min(BATCH_MAX);
-        let bytes = room.bytes.saturating_sub(self.bytes).max(usize::from(self.count == 0));
-        let is_worth_it = count > 0 && self.count <= count / 2 && bytes > 0;
-        is_worth_it.then(|| Self {
-            count: count - self.count,
-            bytes,
-        })
-    }
-
-    fn arrived(&mut self, count: usize, bytes: usize) {
-        self.count = self.count.saturating_sub(count);
-        // A finished request takes the bytes that it did not use with it.
-        self.bytes = if self.count == 0 {
-            0
-        } else {
-            self.bytes.saturating_sub(bytes)
-        };
     }
 }
 
@@ -479,26 +466,5 @@ mod tests {
         for reply in ["", "$JS.ACK.", "_INBOX.a.b", "$JS.ACK.S.C.1.x.7.1.3"] {
             assert_eq!(Numbers::parse(reply), None, "{reply}");
         }
-    }
-
-    #[test]
-    fn asking_stays_within_the_room() {
-        let room = |count, bytes| Room { count, bytes };
-        let asked = |count, bytes| Asked { count, bytes };
-        assert_eq!(asked(0, 0).more(room(10, 100)), Some(asked(10, 100)));
-        assert_eq!(asked(0, 0).more(room(5_000, 100)), Some(asked(BATCH_MAX, 100)));
-        assert_eq!(asked(5, 60).more(room(10, 100)), Some(asked(5, 40)));
-        assert_eq!(asked(6, 60).more(room(10, 100)), None);
-        assert_eq!(asked(5, 100).more(room(10, 100)), None);
-        assert_eq!(asked(0, 0).more(room(0, 100)), None);
-    }
-
-    #[test]
-    fn a_finished_request_frees_all_its_bytes() {
-        let mut asked = Asked { count: 3, bytes: 100 };
-        asked.arrived(2, 10);
-        assert_eq!(asked, Asked { count: 1, bytes: 90 });
-        asked.arrived(1, 10);
-        assert_eq!(asked, Asked::default());
     }
 }
