@@ -23,6 +23,8 @@ pub mod letter;
 mod park;
 pub mod relay;
 pub mod settle;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 use std::collections::HashMap;

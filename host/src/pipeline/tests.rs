@@ -1,0 +1,8 @@
+//! The behaviour of a whole consumer over the real embedded store, ledger and broker.
+
+mod duplicates;
+mod failing;
+mod handler;
+mod lanes;
+mod outside;
+mod stage;
