@@ -1,8 +1,14 @@
 //! The behaviour of a whole consumer over the real embedded store, ledger and broker.
 
+mod breaker;
+mod dead_letters;
 mod duplicates;
 mod failing;
 mod handler;
 mod lanes;
 mod outside;
+mod parking;
+mod relaying;
+mod retry;
 mod stage;
+mod stopping;

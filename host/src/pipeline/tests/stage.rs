@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::{RwLock, broadcast};
 use tokio::task::JoinSet;
 
-use super::failing::Failing;
+use super::failing::{Failing, Switch};
 use super::handler::{Answer, Scripted, counter};
 use super::outside::{Door, Outside};
 use crate::broker::{self, Broker, Outgoing, Publisher};
@@ -39,8 +39,8 @@ pub struct Stage {
     pub plan: plan::Consumer,
     pub plugin: Arc<Scripted>,
     pub outside: Arc<Outside>,
-    /// Whether the ledger is out of reach.
-    pub ledger_is_away: Arc<AtomicBool>,
+    /// Puts the ledger out of reach.
+    pub ledger_switch: Arc<Switch>,
     folder: TempDir,
     sent: AtomicUsize,
     host: Option<Host>,
@@ -63,7 +63,7 @@ impl Stage {
             plan: consumer(),
             plugin: Scripted::new(script),
             outside: Outside::new(),
-            ledger_is_away: Arc::default(),
+            ledger_switch: Arc::default(),
             folder: tempfile::tempdir().unwrap(),
             sent: AtomicUsize::new(0),
             host: None,
@@ -87,7 +87,7 @@ impl Stage {
         let publisher = orders.publisher(self.plan.reads.clone()).await.unwrap();
         let failing = Arc::new(Failing {
             inner: ledger.clone(),
-            is_away: self.ledger_is_away.clone(),
+            switch: self.ledger_switch.clone(),
         });
         let metrics = Metrics::new();
         let (relays, tasks) = self.relays(&ledger, &metrics, &clock).await;
