@@ -10,21 +10,32 @@
 //! values and hands values back. Nothing here knows a broker, a store or an engine; those stand behind the traits in `broker`,
 //! `ledger` and `plugin`.
 
+#![expect(
+    clippy::vec_box,
+    reason = "events are large and change hands often: in a box they move as a pointer"
+)]
+
+mod arrival;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
 mod commit;
-pub mod dispatch;
-pub mod intake;
-pub mod job;
-pub mod lane;
+mod dispatch;
+mod drain;
+mod intake;
+mod job;
+mod judge;
+mod lane;
 pub mod letter;
+mod loader;
 mod park;
 pub mod relay;
-pub mod settle;
+mod runner;
+mod settle;
 #[cfg(test)]
 mod tests;
+mod unconfirmed;
 pub mod verdict;
 
 use std::collections::HashMap;
@@ -41,6 +52,10 @@ use crate::ledger::{self, Ledger, Parking};
 use crate::metrics;
 use crate::plan::{self, Name};
 use crate::plugin::Handler;
+
+/// How long after its deadline a drain may still tell the broker what it has settled. A pipeline that does not answer by then is
+/// stopped: the broker gives again what was not settled.
+const LATE: Duration = Duration::from_secs(5);
 
 /// What a pipeline is made of.
 pub struct Parts {
@@ -147,8 +162,13 @@ impl Pipeline {
 
     /// Stops taking, finishes what runs until `deadline`, hands the rest back, and says what was left.
     pub async fn drain(mut self, deadline: Instant) -> Left {
-        let _ = self.control.send(dispatch::Control::Drain(deadline)).await;
-        (&mut self.task).await.unwrap_or_default()
+        let drained = async {
+            let _ = self.control.send(dispatch::Control::Drain(deadline)).await;
+            (&mut self.task).await.unwrap_or_default()
+        };
+        tokio::time::timeout_at(deadline + LATE, drained)
+            .await
+            .unwrap_or_default()
     }
 }
 

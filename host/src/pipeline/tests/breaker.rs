@@ -32,7 +32,9 @@ async fn failures_of_several_keys_open_it_and_a_probe_that_succeeds_closes_it() 
     for key in ["a", "b", "c", "d", "e", "f"] {
         stage.send(key, key).await;
     }
-    stage.until("opening", |stage| stage.metrics().breaker_now() == OPEN).await;
+    stage
+        .until("opening", |stage| stage.metrics().breaker_now() == OPEN)
+        .await;
     is_broken.store(false, Ordering::SeqCst);
     stage.until_settled().await;
     assert_eq!(stage.metrics().breaker_now(), 0);
@@ -53,7 +55,9 @@ async fn while_it_is_open_nothing_is_taken_and_one_event_at_a_time_probes() {
     for number in 0..6 {
         stage.send(&format!("a{number}"), &format!("a{number}")).await;
     }
-    stage.until("opening", |stage| stage.metrics().breaker_now() == OPEN).await;
+    stage
+        .until("opening", |stage| stage.metrics().breaker_now() == OPEN)
+        .await;
     is_broken.store(false, Ordering::SeqCst);
     stage.until("a probe", |stage| stage.plugin.running().len() == 1).await;
     // One batch may have been on its way when it opened; the next is not taken.
@@ -117,7 +121,9 @@ async fn half_open_with_nothing_at_hand_takes_the_next_event() {
         stage.send(&format!("bad{number}"), &format!("{number}")).await;
     }
     // All of them are dead: nothing is left to probe with.
-    stage.until("opening", |stage| stage.metrics().breaker_now() == OPEN).await;
+    stage
+        .until("opening", |stage| stage.metrics().breaker_now() == OPEN)
+        .await;
     stage.until_settled().await;
     for id in ["a1", "a2", "a3"] {
         stage.send(id, id).await;
@@ -144,9 +150,13 @@ async fn half_open_with_only_a_duplicate_at_hand_takes_the_next_event() {
     for number in 0..5 {
         stage.send(&format!("bad{number}"), &format!("{number}")).await;
     }
-    stage.until("opening", |stage| stage.metrics().breaker_now() == OPEN).await;
+    stage
+        .until("opening", |stage| stage.metrics().breaker_now() == OPEN)
+        .await;
     gate.open();
-    stage.until("the twin's end", |stage| stage.counts().committed == 1).await;
+    stage
+        .until("the twin's end", |stage| stage.counts().committed == 1)
+        .await;
     stage.send("a1", "a1").await;
     stage.until_settled().await;
     assert_eq!(stage.counts().committed, 2);
@@ -161,7 +171,9 @@ async fn an_open_breaker_does_not_hold_up_a_drain() {
     for key in ["a", "b", "c", "d", "e", "f"] {
         stage.send(key, key).await;
     }
-    stage.until("opening", |stage| stage.metrics().breaker_now() == OPEN).await;
+    stage
+        .until("opening", |stage| stage.metrics().breaker_now() == OPEN)
+        .await;
     let left = stage.stop().await;
     assert_eq!((left.unfinished, left.unconfirmed), (0, 0));
     stage.plugin.becomes(|_, _| Answer::Done);

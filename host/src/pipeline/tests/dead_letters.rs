@@ -144,7 +144,10 @@ async fn a_dead_letter_of_a_lane_that_is_parked_holds_it() {
     is_well.store(true, Ordering::SeqCst);
     stage.redrive(dead[0].id).await;
     stage.until_called("a5", 1).await;
-    assert_eq!(stage.plugin.called(), ["a1", "a1", "bad", "b1", "bad", "a3", "a4", "a5"]);
+    assert_eq!(
+        stage.plugin.called(),
+        ["a1", "a1", "bad", "b1", "bad", "a3", "a4", "a5"]
+    );
 }
 
 #[tokio::test]

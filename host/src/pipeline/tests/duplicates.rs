@@ -68,7 +68,9 @@ async fn a_twin_with_other_data_leaves_the_order_of_its_lane_alone() {
     stage.send_data("a1", "a", "2").await;
     stage.send_many(&["a2", "a3", "a4"], "a").await;
     for calls in 1..=4 {
-        stage.until("the next call", |stage| stage.plugin.calls().len() == calls).await;
+        stage
+            .until("the next call", |stage| stage.plugin.calls().len() == calls)
+            .await;
         gate.let_one();
     }
     stage.until_settled().await;

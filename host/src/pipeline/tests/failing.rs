@@ -15,24 +15,24 @@ use crate::plan::Name;
 
 /// Puts the ledger out of reach. It outlives the hosts of a test.
 #[derive(Default)]
-pub struct Switch {
+pub(super) struct Switch {
     is_away: AtomicBool,
     refused: AtomicUsize,
 }
 
 impl Switch {
-    pub fn turn(&self, is_away: bool) {
+    pub(super) fn turn(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::SeqCst);
     }
 
     /// Calls that failed so far.
-    pub fn refused(&self) -> usize {
+    pub(super) fn refused(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
     }
 }
 
 /// The ledger of a host, with a switch.
-pub struct Failing {
+pub(super) struct Failing {
     pub inner: Arc<Embedded>,
     pub switch: Arc<Switch>,
 }

@@ -50,7 +50,10 @@ async fn no_more_run_at_once_than_the_concurrency() {
     stage.until("three", running(3)).await;
     gate.let_one();
     stage.until_called("d", 1).await;
-    assert_eq!(stage.plugin.running(), BTreeSet::from(["b", "c", "d"].map(str::to_owned)));
+    assert_eq!(
+        stage.plugin.running(),
+        BTreeSet::from(["b", "c", "d"].map(str::to_owned))
+    );
     gate.open();
     stage.until_settled().await;
 }
@@ -91,5 +94,8 @@ async fn two_keys_that_write_one_state_key_both_take_effect() {
     }
     stage.until_settled().await;
     assert_eq!(stage.counted("total").await, "24");
-    assert!(stage.plugin.calls().len() > 24, "none lost a race: the test shows nothing");
+    assert!(
+        stage.plugin.calls().len() > 24,
+        "none lost a race: the test shows nothing"
+    );
 }

@@ -178,7 +178,9 @@ async fn lanes_that_are_parked_and_run_by_turns_keep_their_order() {
             stage.send(&format!("{key}{number}"), key).await;
         }
         if number % 10 == 0 {
-            stage.until("some", |stage| stage.counts().committed >= number * 3).await;
+            stage
+                .until("some", |stage| stage.counts().committed >= number * 3)
+                .await;
         }
     }
     stage.until("all", |stage| stage.counts().committed == 240).await;
@@ -238,7 +240,9 @@ async fn more_parked_lanes_than_memory_may_hold_all_run() {
     stage.start().await;
     for number in 0..100 {
         let key = format!("k{number}");
-        stage.send_many(&[&format!("{key}a"), &format!("{key}b"), &format!("{key}c")], &key).await;
+        stage
+            .send_many(&[&format!("{key}a"), &format!("{key}b"), &format!("{key}c")], &key)
+            .await;
     }
     stage.until_settled().await;
     is_well.store(true, Ordering::SeqCst);

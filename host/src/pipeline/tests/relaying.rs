@@ -57,7 +57,9 @@ async fn with_settle_committed_it_is_settled_before() {
     stage.until_settled().await;
     assert_eq!(stage.outside.taken(), [""; 0]);
     stage.outside.becomes(|_, _| Reply::Take);
-    stage.until("publication", |stage| stage.outside.taken() == ["a1"]).await;
+    stage
+        .until("publication", |stage| stage.outside.taken() == ["a1"])
+        .await;
 }
 
 /// While the broker is away, no more than the budget is committed and waits to be published, whatever settles when.
@@ -83,10 +85,12 @@ async fn what_waits_to_be_published_is_bounded() {
 #[tokio::test]
 async fn outputs_of_a_key_are_in_order_even_when_the_first_fails_twice() {
     let mut stage = emitting();
-    stage.outside.becomes(|payload, times| match payload == "a1" && times <= 2 {
-        true => Reply::Fail,
-        false => Reply::Take,
-    });
+    stage
+        .outside
+        .becomes(|payload, times| match payload == "a1" && times <= 2 {
+            true => Reply::Fail,
+            false => Reply::Take,
+        });
     stage.start().await;
     stage.send_many(&["a1", "a2", "a3"], "a").await;
     stage.send_many(&["b1", "b2"], "b").await;
@@ -137,7 +141,11 @@ async fn what_an_earlier_host_left_is_published_first_under_the_same_id() {
     stage.send("a3", "a").await;
     stage.until_settled().await;
     assert_eq!(stage.outside.taken(), ["a1", "a2", "a3"]);
-    assert_eq!(stage.plugin.called(), ["a1", "a2", "a3"], "committed: it is not run again");
+    assert_eq!(
+        stage.plugin.called(),
+        ["a1", "a2", "a3"],
+        "committed: it is not run again"
+    );
     assert!(stage.outside.ids()[0].ends_with("-0"), "{:?}", stage.outside.ids());
 }
 
@@ -153,6 +161,8 @@ async fn a_drain_says_how_many_wait_for_confirmation() {
     stage.outside.becomes(|_, _| Reply::Take);
     stage.start().await;
     stage.until_settled().await;
-    stage.until("publication", |stage| stage.outside.taken() == ["a1", "a2"]).await;
+    stage
+        .until("publication", |stage| stage.outside.taken() == ["a1", "a2"])
+        .await;
     assert_eq!(stage.plugin.called(), ["a1", "a2"]);
 }

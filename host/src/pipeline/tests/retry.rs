@@ -105,7 +105,12 @@ async fn each_kind_of_failure_has_its_reason() {
     let reasons: Vec<Reason> = stage.until_dead(4).await.iter().map(|dead| dead.reason).collect();
     assert_eq!(
         reasons,
-        [Reason::Trap, Reason::TimeLimit, Reason::MemoryLimit, Reason::EffectLimit]
+        [
+            Reason::Trap,
+            Reason::TimeLimit,
+            Reason::MemoryLimit,
+            Reason::EffectLimit
+        ]
     );
 }
 
@@ -173,10 +178,12 @@ async fn an_event_without_its_key_is_a_dead_letter() {
 #[tokio::test]
 async fn an_event_that_could_not_be_run_is_held_and_counts_nothing() {
     let tries = std::sync::atomic::AtomicUsize::new(0);
-    let stage = Stage::started(move |_, _| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-        0..5 => Answer::NotRun,
-        _ => Answer::Done,
-    })
+    let stage = Stage::started(
+        move |_, _| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0..5 => Answer::NotRun,
+            _ => Answer::Done,
+        },
+    )
     .await;
     stage.send("a1", "a").await;
     stage.until_settled().await;
@@ -206,6 +213,9 @@ async fn while_the_ledger_is_away_events_are_held_and_nothing_is_counted() {
     let dead = stage.until_dead(1).await;
     stage.until_settled().await;
     assert_eq!(dead[0].failed, 3, "{dead:?}");
-    assert_eq!(stage.plugin.count("a1") + stage.plugin.count("a2") + stage.plugin.count("c1"), 3);
+    assert_eq!(
+        stage.plugin.count("a1") + stage.plugin.count("a2") + stage.plugin.count("c1"),
+        3
+    );
     assert_eq!(stage.counts().committed, 3);
 }

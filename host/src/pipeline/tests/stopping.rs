@@ -128,7 +128,9 @@ async fn an_event_that_kills_three_hosts_is_a_dead_letter_and_its_neighbours_are
     stage.plugin.becomes(deadly);
     stage.start().await;
     stage.until_called("bad", 3).await;
-    stage.until("it is alone", |stage| stage.plugin.running().len() == 1).await;
+    stage
+        .until("it is alone", |stage| stage.plugin.running().len() == 1)
+        .await;
     stage.crash().await;
     stage.start().await;
     let dead = stage.until_dead(1).await;
