@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{RwLock, broadcast};
+use tokio::sync::broadcast;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{error, info, warn};
 
@@ -21,8 +21,9 @@ use crate::broker::{self, Broker};
 use crate::clock::Clock;
 use crate::event::codec;
 use crate::ledger::embedded::Embedded;
-use crate::ledger::{self, Ledger, Outbox, Parking, Row};
+use crate::ledger::{self, Outbox, Row};
 use crate::metrics::Metrics;
+use crate::pipeline::quarantine::Quarantine;
 use crate::pipeline::relay::{self, Relay};
 use crate::pipeline::{self, Left, Pipeline};
 use crate::plan::{BrokerKind, LedgerPlace, Name, Place, Plan, Stream};
@@ -112,7 +113,7 @@ impl App {
         let relay = start_relays(relay, ledger.as_ref(), &mut relays).await?;
 
         let mut parts = Vec::new();
-        let quarantine = Arc::new(RwLock::new(()));
+        let quarantine = Arc::new(Quarantine::default());
         for (name, consumer) in &plan.consumers {
             let (Some(handler), Some(broker)) = (handlers.get(name), brokers.get(&consumer.reads.broker.name)) else {
                 continue;
@@ -269,7 +270,7 @@ async fn load_plugins(plan: &Plan, clock: &Clock) -> Result<HashMap<Name, Arc<dy
 }
 
 /// How a plugin's event is encoded for the stream it goes to.
-pub fn encode(event: &crate::event::Event, stream: &Stream) -> Result<crate::event::Message, String> {
+fn encode(event: &crate::event::Event, stream: &Stream) -> Result<crate::event::Message, String> {
     codec::encode(event, stream).map_err(|error| error.to_string())
 }
 
@@ -399,6 +400,3 @@ async fn sweep(store: Arc<Store>, plan: Arc<Plan>, clock: Clock) {
         }
     }
 }
-
-/// The embedded ledger as the traits that the pipelines see. A line that fails to compile if it stops being all of them.
-const _: fn(Arc<Embedded>) -> (Arc<dyn Ledger>, Arc<dyn Parking>) = |ledger| (ledger.clone(), ledger);

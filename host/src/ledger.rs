@@ -140,7 +140,7 @@ pub trait DeadLetters: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    fn count(&self) -> BoxFuture<'_, Result<Vec<(Name, Reason, u64)>, Error>>;
+    fn count(&self) -> BoxFuture<'_, Result<DeadCounts, Error>>;
 }
 
 /// What an event is known by in the ledger: 128 bits of a hash over the consumer's name and the event's source and id.
@@ -512,6 +512,9 @@ pub struct DeadLetter {
     /// Whether it was put back into its lane and has not run yet. Kept by the ledger.
     pub redriving: bool,
 }
+
+/// How many dead letters there are, by consumer and reason; those without any are left out.
+pub type DeadCounts = Vec<(Name, Reason, u64)>;
 
 /// Which dead letters. What is not set matches all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

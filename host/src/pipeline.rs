@@ -10,6 +10,11 @@
 //! values and hands values back. Nothing here knows a broker, a store or an engine; those stand behind the traits in `broker`,
 //! `ledger` and `plugin`.
 
+#![expect(
+    clippy::vec_box,
+    reason = "an event moves through many queues: a pointer moves, not half a KiB"
+)]
+
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
@@ -21,15 +26,18 @@ pub mod job;
 pub mod lane;
 pub mod letter;
 mod park;
+pub mod quarantine;
 pub mod relay;
 pub mod settle;
+#[cfg(test)]
+mod tests;
 pub mod verdict;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{RwLock, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -54,8 +62,8 @@ pub struct Parts {
     pub parking: Arc<dyn Parking>,
     /// The relays of all streams that it may write, by name. Streams without one are logs in the ledger's own store.
     pub relays: HashMap<Name, relay::Relay>,
-    /// Held by whatever must run alone in this host.
-    pub quarantine: Arc<RwLock<()>>,
+    /// Keeps apart what may have killed a host. One per host.
+    pub quarantine: Arc<quarantine::Quarantine>,
     /// What it counts.
     pub metrics: metrics::Consumer,
     /// Where it tells what became of events, for whoever watches.

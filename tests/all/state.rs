@@ -225,3 +225,26 @@ async fn bytes_over_their_limit_are_told_and_what_is_overwritten_gives_its_place
     assert_eq!(said[2..], ["Ok(())", "Ok(())"]);
     assert_eq!(done.effects.writes, [set("a", "1"), set("b", "2")]);
 }
+
+#[tokio::test]
+async fn the_older_name_of_the_interface_means_the_same() {
+    let state = State::default();
+    for n in 0..1200 {
+        state.put(&format!("k{n:04}"), "x");
+    }
+    state.put("n", "40");
+    state.put("below", "-5");
+    let plugin = try_load(consumer(build("draft"))).await.unwrap();
+    let failed = failure(call(&plugin, &event("x", ""), &state).await);
+    // 1,200 keys and two counters are committed; one is deleted, one is new.
+    let answers = [
+        "Ok(42)",
+        "Err(Error::Other(\"the increment does not fit\"))",
+        "Err(Error::Other(\"a negative counter does not fit\"))",
+        "Ok(false)",
+        "3",
+        "1202",
+        "Err(Error::Other(\"no such cursor: 99\"))",
+    ];
+    assert_eq!(failed.message, answers.join(" "));
+}

@@ -35,8 +35,6 @@ pub(super) enum Then {
     Failed(Duration),
     /// It is a dead letter.
     Dead(Reason),
-    /// Its attempt begins.
-    Started,
     /// It waits in the ledger.
     Parked,
 }
@@ -89,7 +87,7 @@ impl Dispatcher {
 
     async fn wrote(
         &mut self,
-        mut job: Box<Job>,
+        job: Box<Job>,
         then: Then,
         entry: &Entry,
         written: &Written,
@@ -130,10 +128,6 @@ impl Dispatcher {
                     .map(|attempt| attempt.failure.message.clone());
                 self.tell(&job, "retry", &[], error);
                 self.retry_later(job, pause);
-            }
-            Then::Started => {
-                job.started = written.started;
-                self.run_suspect(job);
             }
             Then::Parked => self.moved(job).await,
         }
@@ -179,9 +173,6 @@ impl Dispatcher {
     }
 
     async fn refused(&mut self, job: Box<Job>, then: Then, refused: Refused) -> Option<Step> {
-        if matches!(then, Then::Started) {
-            self.stopped();
-        }
         if matches!(then, Then::Parked) {
             self.not_moved(&job);
         }

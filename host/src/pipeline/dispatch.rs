@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::attempt::{Bench, Finished};
@@ -115,7 +115,9 @@ impl Dispatcher {
             metrics: parts.metrics.clone(),
             clock: parts.clock.clone(),
         };
-        let settling = tokio::spawn(settle::run(
+        // They end with this task, however it ends.
+        let mut beside = JoinSet::new();
+        beside.spawn(settle::run(
             orders,
             budget.clone(),
             parts.metrics.clone(),
@@ -158,12 +160,12 @@ impl Dispatcher {
         })
         .await;
         dispatcher.know_lanes(lanes);
-        let intake = tokio::spawn(intake.run());
+        let intake = beside.spawn(intake.run());
         dispatcher
             .work(&mut control, &mut arrivals, &mut finished, &mut confirms, &intake)
             .await;
         intake.abort();
-        dispatcher.finish(arrivals, settling).await
+        dispatcher.finish(arrivals, beside).await
     }
 
     async fn work(
@@ -172,7 +174,7 @@ impl Dispatcher {
         arrivals: &mut mpsc::Receiver<Arrival>,
         finished: &mut mpsc::Receiver<Vec<Finished>>,
         confirms: &mut mpsc::Receiver<Vec<u64>>,
-        intake: &JoinHandle<()>,
+        intake: &AbortHandle,
     ) {
         let mut levels = tokio::time::interval(LEVELS);
         while !self.is_drained() {
@@ -229,7 +231,7 @@ impl Dispatcher {
         is_idle || self.now() >= deadline
     }
 
-    async fn finish(mut self, mut arrivals: mpsc::Receiver<Arrival>, settling: JoinHandle<()>) -> Left {
+    async fn finish(mut self, mut arrivals: mpsc::Receiver<Arrival>, mut beside: JoinSet<()>) -> Left {
         arrivals.close();
         while let Ok(arrival) = arrivals.try_recv() {
             if let Arrival::Batch(batch) = arrival {
@@ -244,14 +246,17 @@ impl Dispatcher {
         let left = self.left;
         // The settler ends when its last order is told.
         drop(self);
-        let _ = tokio::time::timeout(Duration::from_secs(2), settling).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), async {
+            while beside.join_next().await.is_some() {}
+        })
+        .await;
         left
     }
 
     fn show_levels(&self) {
         self.parts
             .metrics
-            .levels(self.lanes.len(), self.budget.used(), self.lanes.parked());
+            .levels(self.lanes.count(), self.budget.used(), self.lanes.parked());
     }
 
     fn wake_at(&mut self) -> Instant {
@@ -366,7 +371,7 @@ impl Dispatcher {
         let mut chunk = Vec::new();
         let (mut twins, mut steps) = (Vec::new(), Vec::new());
         while allowed > 0
-            && let Some(job) = self.lanes.next()
+            && let Some(job) = self.lanes.take_ready()
         {
             if job.is_twin {
                 twins.push(job);
@@ -379,7 +384,7 @@ impl Dispatcher {
             allowed -= 1;
             self.running += 1;
             match job.is_suspect {
-                true => steps.push(self.begin(job)),
+                true => self.run_suspect(job),
                 false => chunk.push(job),
             }
         }
@@ -401,13 +406,14 @@ impl Dispatcher {
         }
     }
 
-    /// Runs a suspect whose beginning is on record. One that was begun before, by a host that did not survive it, runs alone.
-    pub(super) fn run_suspect(&mut self, job: Box<Job>) {
-        let bench = self.bench.clone();
-        match job.started > 1 {
-            true => self.tasks.spawn(bench.run_alone(job, self.finished.clone())),
-            false => self.tasks.spawn(bench.run(vec![job], self.finished.clone())),
-        };
+    fn run_suspect(&mut self, job: Box<Job>) {
+        let begin = self.entry(&job, Change::Started);
+        let metrics = self.parts.metrics.clone();
+        self.tasks.spawn(
+            self.bench
+                .clone()
+                .run_suspect(job, begin, metrics, self.finished.clone()),
+        );
     }
 
     fn look_up(&mut self, twins: Vec<Box<Job>>) {
@@ -435,6 +441,8 @@ impl Dispatcher {
 
     fn judge_one(&mut self, finished: Finished) -> Option<Step> {
         let Finished { mut job, attempted, at } = finished;
+        // The host has outlived it: running it again (state had changed) is no second beginning.
+        job.is_suspect = false;
         let now = self.now();
         self.attempt_time = (self.attempt_time * 7 + attempted.duration) / 8;
         self.parts.metrics.attempted(
@@ -519,15 +527,6 @@ impl Dispatcher {
             job,
             entry,
             then: Then::Failed(pause),
-        }
-    }
-
-    fn begin(&self, job: Box<Job>) -> Step {
-        let entry = self.entry(&job, Change::Started);
-        Step {
-            job,
-            entry,
-            then: Then::Started,
         }
     }
 
@@ -654,11 +653,6 @@ impl Dispatcher {
 
     pub(super) fn forget(&mut self, record: &RecordKey) {
         self.on_the_way.remove(record);
-    }
-
-    /// An attempt that was counted as running does not run after all.
-    pub(super) fn stopped(&mut self) {
-        self.running -= 1;
     }
 
     /// Whether outputs to a stream go through the outbox, or into a log of the ledger's own store in the same transaction.

@@ -14,7 +14,7 @@ use crate::ledger::{DeadId, LaneKey, RecordKey};
 #[derive(Default)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
-    /// Lanes whose head may run, in the order in which they became so. A key may be stale: `next` skips it.
+    /// Lanes whose head may run, in the order in which they became so. A key may be stale: `take_ready` skips it.
     ready: VecDeque<LaneKey>,
 }
 
@@ -84,7 +84,7 @@ impl Lanes {
     }
 
     /// The next event that may run; its lane runs from now on.
-    pub fn next(&mut self) -> Option<Box<Job>> {
+    pub fn take_ready(&mut self) -> Option<Box<Job>> {
         while let Some(key) = self.ready.pop_front() {
             if let Some(lane) = self.lanes.get_mut(&key)
                 && lane.head == Head::Ready
@@ -212,7 +212,7 @@ impl Lanes {
 
     /// How many lanes there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.lanes.len()
     }
 

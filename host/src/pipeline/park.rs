@@ -202,11 +202,11 @@ impl Dispatcher {
             .into_iter()
             .take_while(|event| held_by.is_none_or(|held_by| event.record == held_by));
         let events: Vec<ParkedEvent> = events.collect();
-        let mut jobs = Vec::new();
+        let mut jobs: Vec<Box<Job>> = Vec::new();
         for event in events {
             jobs.push(self.unpack(event, &key));
         }
-        let first = jobs.first().map(|job: &Box<Job>| (job.record, job.history.next_at));
+        let first = jobs.first().map(|job| (job.record, job.history.next_at));
         self.lanes.load(&key, jobs);
         if let Some((record, next_at)) = first {
             self.go_on_waiting(&key, record, next_at);

@@ -1,4 +1,4 @@
-//! `wasi:keyvalue` under its two names, onto the attempt's [`Transaction`](super::state::Transaction).
+//! `wasi:keyvalue` under its two names, onto the attempt's `Transaction`.
 
 use wasmtime::component::Resource;
 
@@ -357,12 +357,20 @@ impl draft::atomics::Host for Guest {
         key: String,
         delta: u64,
     ) -> wasmtime::Result<Result<u64, draft::store::Error>> {
-        let too_large = |what: &str| draft::store::Error::Other(format!("{what} does not fit"));
+        let unfit = |what: &str| draft::store::Error::Other(format!("{what} does not fit"));
         let Ok(delta) = i64::try_from(delta) else {
-            return Ok(Err(too_large("the increment")));
+            return Ok(Err(unfit("the increment")));
         };
-        let sum = self.add(&bucket, key, delta).await?;
-        Ok(sum.and_then(|sum| u64::try_from(sum).map_err(|_| too_large("a negative counter"))))
+        let sum = match self.add(&bucket, key.clone(), delta).await? {
+            Ok(sum) => sum,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Ok(sum) = u64::try_from(sum) {
+            return Ok(Ok(sum));
+        }
+        // What is answered with an error must not be done: it is taken back.
+        let undone = self.add(&bucket, key, -delta).await?;
+        Ok(undone.and(Err(unfit("a negative counter"))))
     }
 }
 

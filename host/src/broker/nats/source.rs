@@ -348,14 +348,14 @@ impl Nats {
         while let Some(inbox) = &mut self.inbox
             && let Some((request, wanted)) = inbox.decide(room)
         {
-            let mut body = json!({
+            // The server takes 0 for no bound.
+            let bytes = if inbox.is_next_large { 0 } else { wanted.bytes };
+            let body = json!({
                 "batch": wanted.count,
+                "max_bytes": bytes,
                 "expires": nanos(REQUEST_TIME),
                 "idle_heartbeat": nanos(HEARTBEAT),
             });
-            if !inbox.is_next_large {
-                body["max_bytes"] = wanted.bytes.into();
-            }
             tracing::trace!(consumer = %self.subscription.consumer, request, asked = ?inbox.asked, room = room.count, room_bytes = room.bytes, %body, "asks for messages");
             let sent = self.link.client.publish_with_reply(
                 inbox.next_subject.clone(),

@@ -127,9 +127,7 @@ attempts (2 failed)
        at inventory::reserve
        at handle
   2  2026-09-21T14:13:22.000Z, ran 1.234 ms, held 1.1 MiB
-     trap: wasm trap: unreachable
-       at inventory::reserve
-       at handle
+     as before
 
 payload (JSON)
   {
@@ -164,6 +162,21 @@ fn a_letter_of_no_event_is_shown_with_its_bytes() {
     assert!(!shown.contains("--config"));
 }
 
+#[test]
+fn attempts_that_failed_in_another_way_or_by_another_build_say_so() {
+    let mut changed = letter(1);
+    changed.attempts[1].revision = "sha256:def".to_owned();
+    changed.attempts[1].failure.message = "wasm trap: out of bounds".to_owned();
+    changed.failed = 30;
+    let shown = text::letter(&DeadLetter::of(&changed, &proven()), Path::new("tidegate.toml"));
+    for part in [
+        "attempts (30 failed, 2 of them kept)",
+        "by another build of the plugin: sha256:def\n     trap: wasm trap: out of bounds\n       at inventory",
+    ] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+}
+
 fn done_of(count: usize, dry_run: bool) -> Done {
     let letter = DoneLetter {
         id: letter(1).id.to_string(),
@@ -189,7 +202,7 @@ ID                                CONSUMER   KEY         LATER
 01010101010101010101010101010101  inventory  customer-7  3
 and 4 more
 redrove 5 dead letters: tidegate tail shows what becomes of them
-of 1 of them, later events of the same key took effect meanwhile (LATER): they run out of order";
+later events of the same key took effect before 1 of them (LATER): those run out of order";
     assert_eq!(text::done(Act::Redrive, &done_of(5, false), &all, true), expected);
     let check = |act, done: Done, is_running, part: &str| {
         let shown = text::done(act, &done, &all, is_running);

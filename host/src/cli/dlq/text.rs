@@ -157,46 +157,58 @@ fn attempts(letter: &DeadLetter) -> String {
         return "attempts\n  none: its plugin was not called".to_owned();
     }
     let kept = match letter.line.failed as usize {
-        failed if failed > letter.attempts.len() => format!(", the first and last {} kept", letter.attempts.len()),
+        failed if failed > letter.attempts.len() => format!(", {} of them kept", letter.attempts.len()),
         _ => String::new(),
     };
     let mut shown = vec![format!("attempts ({} failed{kept})", letter.line.failed)];
-    shown.extend(
-        letter
-            .attempts
-            .iter()
-            .map(|attempt| self::attempt(attempt, &letter.revision)),
-    );
+    let mut previous = None;
+    for attempt in &letter.attempts {
+        shown.push(ran(attempt));
+        shown.extend(failure(attempt, previous, &letter.revision));
+        previous = Some(attempt);
+    }
     shown.join("\n")
 }
 
-fn attempt(attempt: &Attempt, revision: &str) -> String {
+fn ran(attempt: &Attempt) -> String {
+    let held = attempt.memory_bytes as f64 / 1_048_576.0;
     let Attempt {
         number,
         at,
         duration_ms,
         ..
     } = attempt;
-    let mut shown = vec![
-        format!(
-            "  {number}  {at}, ran {duration_ms} ms, held {:.1} MiB",
-            attempt.memory_bytes as f64 / 1_048_576.0
-        ),
-        format!("     {}: {}", line(&attempt.class), line(&attempt.message)),
-    ];
+    format!("  {number}  {at}, ran {duration_ms} ms, held {held:.1} MiB")
+}
+
+/// Twenty times the same backtrace would hide that it is the same.
+fn failure(attempt: &Attempt, previous: Option<&Attempt>, revision: &str) -> Vec<String> {
+    let what = |attempt: &Attempt| {
+        (
+            attempt.class.clone(),
+            attempt.message.clone(),
+            attempt.backtrace.clone(),
+        )
+    };
+    let mut shown = Vec::new();
     if attempt.revision != revision {
         shown.push(format!(
             "     by another build of the plugin: {}",
             line(&attempt.revision)
         ));
     }
+    if previous.is_some_and(|previous| what(previous) == what(attempt)) {
+        shown.push("     as before".to_owned());
+        return shown;
+    }
+    shown.push(format!("     {}: {}", line(&attempt.class), line(&attempt.message)));
     shown.extend(
         attempt
             .backtrace
             .iter()
             .map(|function| format!("       at {}", line(function))),
     );
-    shown.join("\n")
+    shown
 }
 
 fn payload(letter: &DeadLetter) -> String {
@@ -273,7 +285,7 @@ fn overtaken(act: Act, done: &Done) -> Option<String> {
     let count = done.letters.iter().filter(is_ahead).count();
     let is_said = act == Act::Redrive && count > 0;
     is_said.then(|| {
-        format!("of {count} of them, later events of the same key took effect meanwhile (LATER): they run out of order")
+        format!("later events of the same key took effect before {count} of them (LATER): those run out of order")
     })
 }
 

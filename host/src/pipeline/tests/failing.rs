@@ -1,0 +1,94 @@
+//! A ledger that is out of reach when a test says so, and else the real one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::BoxFuture;
+
+use crate::broker::Position;
+use crate::ledger::embedded::Embedded;
+use crate::ledger::{
+    Entry, Error, Known, LaneKey, Ledger, ParkedEvent, ParkedLane, Parking, Read, RecordKey, Refused, StateBucket,
+    StateKey, Written,
+};
+use crate::plan::Name;
+
+/// The ledger of a host, with a switch.
+pub(super) struct Failing {
+    pub(super) inner: Arc<Embedded>,
+    pub(super) is_away: Arc<AtomicBool>,
+}
+
+impl Failing {
+    fn check(&self) -> Result<(), Error> {
+        match self.is_away.load(Ordering::SeqCst) {
+            true => Err(Error::Unavailable("the disk is full".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Ledger for Failing {
+    fn look_up(&self, keys: Vec<RecordKey>) -> BoxFuture<'_, Result<Vec<Known>, Error>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.look_up(keys).await
+        })
+    }
+
+    fn write(&self, entries: Arc<Vec<Entry>>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.write(entries).await
+        })
+    }
+
+    fn read_state<'a>(&'a self, key: &'a StateKey) -> BoxFuture<'a, Result<Read, Error>> {
+        self.inner.read_state(key)
+    }
+
+    fn list_state<'a>(
+        &'a self,
+        bucket: &'a StateBucket,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+        self.inner.list_state(bucket, after, limit)
+    }
+
+    fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>> {
+        self.inner.suspect_until(consumer)
+    }
+
+    fn recovered(&self, consumer: &Name) {
+        self.inner.recovered(consumer);
+    }
+
+    fn mark_taken<'a>(&'a self, consumer: &'a Name, upto: Position) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.mark_taken(consumer, upto).await
+        })
+    }
+}
+
+impl Parking for Failing {
+    fn lanes<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Vec<ParkedLane>, Error>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.lanes(consumer).await
+        })
+    }
+
+    fn first<'a>(
+        &'a self,
+        consumer: &'a Name,
+        lane: &'a LaneKey,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<ParkedEvent>, Error>> {
+        Box::pin(async move {
+            self.check()?;
+            self.inner.first(consumer, lane, limit).await
+        })
+    }
+}
