@@ -25,7 +25,7 @@ use crate::event::{Headers, Message};
 use crate::plan;
 
 /// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a behaviour may take in all.
 const BEHAVIOUR_TIME: Duration = Duration::from_secs(120);
 /// How long nothing must come before we believe that nothing will.
