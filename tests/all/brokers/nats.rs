@@ -13,6 +13,8 @@ use tidegate::clock::Clock;
 use tidegate::plan;
 use tidegate_tests::servers;
 
+mod administration;
+mod credentials;
 mod draining;
 
 tidegate::broker_suite!(stand);
