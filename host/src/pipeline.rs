@@ -14,10 +14,6 @@
     clippy::vec_box,
     reason = "events are large and change hands often: in a box they move as a pointer"
 )]
-#![expect(
-    clippy::vec_box,
-    reason = "an event moves through many queues: a pointer moves, not half a KiB"
-)]
 
 mod arrival;
 pub mod attempt;

@@ -207,9 +207,8 @@ impl Dispatcher {
     }
 
     async fn refused(&mut self, job: Box<Job>, then: Then, refused: Refused) -> Option<Step> {
-        match then {
-            Then::Parked => self.not_moved(&job),
-            _ => {}
+        if matches!(then, Then::Parked) {
+            self.not_moved(&job);
         }
         match refused {
             Refused::Conflict => {
