@@ -153,16 +153,19 @@ impl Cursor<'_> {
             reset_seq: u64,
         }
         tracing::debug!(broker = %self.link.name, consumer = self.durable, floor = info.ack_floor.stream_seq, pending = info.num_ack_pending, "going back to the lowest unsettled position");
+        if !self.link.can_reset() {
+            // Such a server does not say no to the request: it says nothing.
+            return self.replace(info, wanted).await;
+        }
         // Without a body it goes to the floor that the server has at that moment.
         match api::request(self.link, self.subject("RESET", &self.durable), &Value::Null).await {
             Ok(answer) => {
                 let Answer { reset_seq } = api::parse(self.link, answer)?;
                 Ok((reset_seq.saturating_sub(1), 1))
             }
-            Err(Failure::NobodyThere) if self.link.can_reset() => Err(self
+            Err(Failure::NobodyThere) => Err(self
                 .link
                 .unreachable(format!("consumer {} has no leader now", self.durable))),
-            Err(Failure::NobodyThere) => self.replace(info, wanted).await,
             Err(failure) => Err(self.explain(failure, "reset")),
         }
     }
