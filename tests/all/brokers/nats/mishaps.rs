@@ -1,0 +1,382 @@
+//! What administrators, other clients and the wire do to a consumer while it is read.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::stream;
+use futures_util::StreamExt;
+use tidegate::broker::suite::{Host, Reader, Stand, numbers};
+use tidegate::broker::{Delivery, Error, Room, Settlement, suite};
+use tidegate::plan::{self, NatsCredentials};
+use tidegate_tests::servers;
+use tokio::time::timeout;
+
+use super::{Nats, broker_at, created, stand, stream_on};
+
+/// Longer than any test: what comes before it has passed did not come because of it.
+const LONG: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(30);
+const ROOM: Room = Room {
+    count: 100,
+    bytes: 1 << 20,
+};
+
+fn patient(place: plan::JetStream) -> plan::JetStream {
+    plan::JetStream {
+        ack_wait: LONG,
+        ..place
+    }
+}
+
+fn on_server(name: &str) -> plan::JetStream {
+    plan::JetStream {
+        stream: Some(name.to_owned()),
+        create: false,
+        ..patient(created())
+    }
+}
+
+async fn refusal(reader: &mut Reader) -> String {
+    let next = async {
+        loop {
+            match reader.source.next(ROOM).await {
+                Err(Error::Misconfigured { reason, .. }) => return reason,
+                Err(Error::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+                other => panic!("expected to be told what is wrong, got {other:?}"),
+            }
+        }
+    };
+    timeout(PATIENCE, next).await.expect("the source says what is wrong")
+}
+
+/// Takes until a number has come, over passing errors.
+async fn take_until(reader: &mut Reader, last: u64) -> Vec<Delivery> {
+    let mut taken = Vec::new();
+    let take = async {
+        while !numbers(&taken).contains(&last) {
+            match reader.source.next(ROOM).await {
+                Ok(batch) => taken.extend(batch),
+                Err(Error::Refused { .. }) => panic!("a source refuses no message"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let in_time = timeout(PATIENCE, take).await.is_ok();
+    assert!(in_time, "{last} did not come, only {:?}", numbers(&taken));
+    taken
+}
+
+async fn settle_all_and_see_nothing_again(stand: &Nats, reader: Reader, taken: Vec<Delivery>) {
+    reader.settle(taken, Settlement::Done).await;
+    drop(reader);
+    let host = Host::start(stand).await;
+    let mut reader = host.read("reader").await;
+    reader.expect_nothing("after everything was settled").await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_was_deleted_is_made_anew_where_it_stood() {
+    let stand = Nats::reading(servers::Nats::start(), patient(created()));
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    host.publish_numbers(0..10).await;
+    let mut taken = reader.take_in_rooms_of(5, 5).await;
+    reader.settle(taken.drain(..2).collect(), Settlement::Done).await;
+
+    let stream = stand.administrator().await.get_stream("orders").await.unwrap();
+    stream.delete_consumer("tidegate-reader").await.unwrap();
+    host.publish_numbers(10..12).await;
+    taken.extend(take_until(&mut reader, 11).await);
+    assert_eq!(numbers(&taken), Vec::from_iter(2..12), "each once and in order");
+    drop(host);
+    settle_all_and_see_nothing_again(&stand, reader, taken).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_missing_is_named_with_what_to_do() {
+    let server = servers::Nats::start();
+    let broker = broker_at(server.url(), NatsCredentials::None, None);
+    let by_subject = plan::JetStream {
+        create: false,
+        ..created()
+    };
+    for (place, name) in [(on_server("ORDERS"), "ORDERS"), (by_subject, "orders.>")] {
+        let stand = Nats::reading(servers::Nats::start(), place);
+        let open = stand.open().await.unwrap();
+        let subscription = tidegate::broker::Subscription {
+            consumer: plan::Name::new("reader").unwrap(),
+            stream: stand.stream(),
+            room: ROOM,
+        };
+        let errors = [
+            open.subscribe(subscription).await.err(),
+            open.publisher(stand.stream()).await.err(),
+        ];
+        for error in errors {
+            let text = error.expect("there is no such stream").to_string();
+            assert!(text.contains(name) && text.contains("create = true"), "{text}");
+        }
+    }
+    // Where nothing is named or created, it shows when a message finds no stream.
+    let place = plan::JetStream {
+        subjects: Vec::new(),
+        create: false,
+        ..created()
+    };
+    let stand = Nats {
+        stream: stream_on(&broker, place),
+        broker,
+        server: std::sync::Mutex::new(server),
+    };
+    let results = Host::start(&stand).await.try_publish_numbers(0..2).await;
+    for result in results {
+        let error = result.expect_err("no stream takes it");
+        assert!(matches!(error, Error::Misconfigured { .. }), "{error:?}");
+        assert!(error.to_string().contains(&stand.subject()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_read_from_its_start() {
+    let stand = Nats::reading(servers::Nats::start(), on_server("ORDERS"));
+    let administrator = stand.administrator().await;
+    let config = stream::Config {
+        name: "ORDERS".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        ..Default::default()
+    };
+    administrator.create_stream(config.clone()).await.unwrap();
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    host.publish_numbers(0..5).await;
+    let old = reader.take(5).await;
+
+    administrator.delete_stream("ORDERS").await.unwrap();
+    let reason = refusal(&mut reader).await;
+    assert!(reason.contains("ORDERS"), "{reason}");
+
+    administrator.create_stream(config).await.unwrap();
+    host.publish_numbers(100..103).await;
+    let new = take_until(&mut reader, 102).await;
+    assert_eq!(numbers(&new), [100, 101, 102], "positions begin anew");
+    // These have the positions of the new ones, and must not settle them.
+    reader.settle(old, Settlement::Done).await;
+    drop((reader, host, new));
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    let again = take_until(&mut reader, 102).await;
+    assert_eq!(
+        numbers(&again),
+        [100, 101, 102],
+        "a receipt of the old stream settled a new message"
+    );
+    drop(host);
+    settle_all_and_see_nothing_again(&stand, reader, again).await;
+}
+
+#[tokio::test]
+async fn deliveries_lost_on_the_way_come_in_order_and_at_once() {
+    let stand = Nats::reading(servers::Nats::start(), patient(created()));
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    host.publish_numbers(0..10).await;
+    // Nothing is asked for yet. Someone else takes three, which is the same to us as losing them on the wire.
+    let stream = stand.administrator().await.get_stream("orders").await.unwrap();
+    let consumer: PullConsumer = stream.get_consumer("tidegate-reader").await.unwrap();
+    let stolen = consumer.fetch().max_messages(3).messages().await.unwrap();
+    assert_eq!(stolen.count().await, 3);
+    // The ack wait is minutes: in time they come only by going back.
+    let taken = take_until(&mut reader, 9).await;
+    assert_eq!(numbers(&taken), Vec::from_iter(0..10), "each once and in order");
+    drop(host);
+    settle_all_and_see_nothing_again(&stand, reader, taken).await;
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_named_and_reading_goes_on_when_it_is_given() {
+    let with = |denied: &str| {
+        format!(
+            "authorization {{ users: [ {{ user: host, password: pw, permissions: {{ publish: {{ deny: [{denied}] }} }} }} ] }}"
+        )
+    };
+    let server = servers::Nats::with_config(&with("\"$JS.API.CONSUMER.MSG.NEXT.>\", \"orders.secret\""));
+    let credentials = NatsCredentials::Password {
+        user: "host".to_owned(),
+        password: plan::Secret::new("pw".to_owned()),
+    };
+    let broker = broker_at(server.url(), credentials, None);
+    let stand = Nats {
+        stream: stream_on(&broker, patient(created())),
+        broker,
+        server: std::sync::Mutex::new(server),
+    };
+    let host = Host::start(&stand).await;
+    host.publish_numbers(0..3).await;
+    let mut reader = host.read("reader").await;
+    let reason = refusal(&mut reader).await;
+    assert!(
+        reason.contains("MSG.NEXT.orders.tidegate-reader") && reason.contains("permission"),
+        "{reason}"
+    );
+
+    stand.server.lock().unwrap().restart_with(&with(""));
+    let taken = take_until(&mut reader, 2).await;
+    assert_eq!(numbers(&taken), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_consumer_is_brought_to_the_config_or_its_fault_is_named() {
+    let stand = Nats::reading(servers::Nats::start(), patient(created()));
+    let host = Host::start(&stand).await;
+    let stream = stand.administrator().await.get_stream("orders").await.unwrap();
+    let other = pull::Config {
+        durable_name: Some("tidegate-reader".to_owned()),
+        ack_wait: Duration::from_secs(1),
+        max_deliver: 2,
+        backoff: vec![Duration::from_secs(1)],
+        inactive_threshold: Duration::from_secs(60),
+        ..Default::default()
+    };
+    stream.create_consumer(other.clone()).await.unwrap();
+    let _reader = host.read("reader").await;
+    let config = stream.consumer_info("tidegate-reader").await.unwrap().config;
+    assert_eq!(
+        (config.ack_wait, config.max_deliver, config.inactive_threshold),
+        (LONG, -1, Duration::ZERO)
+    );
+    assert!(config.backoff.is_empty(), "a backoff overrides the ack wait");
+
+    let unfit = pull::Config {
+        durable_name: Some("tidegate-unfit".to_owned()),
+        ack_policy: AckPolicy::None,
+        ..Default::default()
+    };
+    stream.create_consumer(unfit).await.unwrap();
+    let subscription = tidegate::broker::Subscription {
+        consumer: plan::Name::new("unfit").unwrap(),
+        stream: stand.stream(),
+        room: ROOM,
+    };
+    let error = host.broker.subscribe(subscription).await.err().expect("it is unfit");
+    assert!(matches!(error, Error::Misconfigured { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("tidegate-unfit") && text.contains("delete it"), "{text}");
+}
+
+#[tokio::test]
+async fn only_the_subjects_that_are_read_come() {
+    let place = plan::JetStream {
+        subjects: vec!["orders.eu.>".to_owned()],
+        ..on_server("ORDERS")
+    };
+    let stand = Nats::reading(servers::Nats::start(), place);
+    let administrator = stand.administrator().await;
+    let config = stream::Config {
+        name: "ORDERS".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        ..Default::default()
+    };
+    administrator.create_stream(config).await.unwrap();
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    for number in 0..10 {
+        let subject = if number % 2 == 0 {
+            "orders.us.placed"
+        } else {
+            "orders.eu.placed"
+        };
+        let published = administrator.publish(subject, number.to_string().into()).await;
+        published.unwrap().await.unwrap();
+    }
+    let taken = take_until(&mut reader, 9).await;
+    assert_eq!(numbers(&taken), [1, 3, 5, 7, 9]);
+}
+
+#[tokio::test]
+async fn a_work_queue_is_read_in_order_across_a_crash() {
+    let stand = retaining(stream::RetentionPolicy::WorkQueue).await;
+    suite::unsettled_comes_again_in_order_after_a_crash(&stand).await;
+    let mut stream = stand.administrator().await.get_stream("ORDERS").await.unwrap();
+    let left = stream.info().await.unwrap().state.messages;
+    assert_eq!(left, 0, "settled messages are left in the queue");
+}
+
+#[tokio::test]
+async fn a_stream_kept_by_interest_is_read_in_order_or_refused_at_once() {
+    let stand = retaining(stream::RetentionPolicy::Interest).await;
+    let host = stand.open().await.unwrap();
+    let subscription = tidegate::broker::Subscription {
+        consumer: plan::Name::new("reader").unwrap(),
+        stream: stand.stream(),
+        room: ROOM,
+    };
+    match host.subscribe(subscription).await {
+        Ok(_) => {
+            drop(host);
+            suite::unsettled_comes_again_in_order_after_a_crash(&stand).await;
+        }
+        Err(error) => assert!(error.to_string().contains("2.14 or newer"), "{error}"),
+    }
+}
+
+async fn retaining(retention: stream::RetentionPolicy) -> Nats {
+    let stand = Nats::reading(servers::Nats::start(), on_server("ORDERS"));
+    let config = stream::Config {
+        name: "ORDERS".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        retention,
+        ..Default::default()
+    };
+    stand.administrator().await.create_stream(config).await.unwrap();
+    stand
+}
+
+/// Everything at once: a load, a consumer that settles as it goes, and a server that dies twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_survives_a_server_that_is_killed_twice() {
+    const ALL: u64 = 2_000;
+    let stand: Nats = stand().await;
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    let publish = async {
+        for start in (0..ALL).step_by(100) {
+            if start == 600 || start == 1_300 {
+                assert!(stand.stop().await);
+                stand.start().await;
+            }
+            publish_batch_in_the_end(&host, start..start + 100).await;
+        }
+    };
+    let take = async {
+        let (mut positions, mut seen) = (Vec::new(), Vec::new());
+        while seen.len() < usize::try_from(ALL).unwrap() {
+            match reader.source.next(ROOM).await {
+                Ok(batch) => {
+                    positions.extend(batch.iter().map(|delivery| delivery.position));
+                    seen.extend(numbers(&batch));
+                    let done = batch.into_iter().map(|delivery| (delivery.receipt, Settlement::Done));
+                    // What the server does not hear of it gives again, and the source knows.
+                    let _ = reader.settle.settle(done.collect()).await;
+                }
+                Err(Error::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        (positions, seen)
+    };
+    let both = futures_util::future::join(publish, take);
+    let ((), (positions, mut seen)) = timeout(PATIENCE * 2, both).await.expect("everything comes");
+    let wrong = positions.windows(2).find(|pair| pair[0] >= pair[1]);
+    assert_eq!(wrong, None, "out of order or twice");
+    // The order in the stream is that of the publishing, in which a connection that breaks may tear a hole.
+    seen.sort_unstable();
+    assert_eq!(seen, Vec::from_iter(0..ALL));
+}
+
+/// A batch whose confirmations were lost is published again under the same ids.
+async fn publish_batch_in_the_end(host: &Host<'_>, numbers: std::ops::Range<u64>) {
+    let results = host.try_publish_numbers(numbers.clone()).await;
+    if results.iter().any(Result::is_err) {
+        host.publish_in_the_end(numbers).await;
+    }
+}
