@@ -1,7 +1,7 @@
 //! The admin API: health, metrics, and what an operator asks of a running host.
 //!
 //! `/healthz`, `/readyz` and `/metrics` are open to whoever reaches the listener; `/api` demands the token, if there is one. What is
-//! safe without a token, and why, stands in [`guard`]. Every answer but metrics is JSON, and every refusal is
+//! safe without a token, and why, stands in `guard`. Every answer but metrics is JSON, and every refusal is
 //! `{ "error": code, "message": text }`.
 
 mod consumers;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{RwLock, broadcast};
+use tokio::sync::broadcast;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{error, info, warn};
 
@@ -23,6 +23,7 @@ use crate::event::codec;
 use crate::ledger::embedded::Embedded;
 use crate::ledger::{self, Outbox, Row};
 use crate::metrics::Metrics;
+use crate::pipeline::quarantine::Quarantine;
 use crate::pipeline::relay::{self, Relay};
 use crate::pipeline::{self, Left, Pipeline};
 use crate::plan::{BrokerKind, LedgerPlace, Name, Place, Plan, Stream};
@@ -112,7 +113,7 @@ impl App {
         let relay = start_relays(relay, ledger.as_ref(), &mut relays).await?;
 
         let mut parts = Vec::new();
-        let quarantine = Arc::new(RwLock::new(()));
+        let quarantine = Arc::new(Quarantine::default());
         for (name, consumer) in &plan.consumers {
             let (Some(handler), Some(broker)) = (handlers.get(name), brokers.get(&consumer.reads.broker.name)) else {
                 continue;

@@ -1,7 +1,7 @@
 //! The config: a TOML file becomes a proven [`Plan`], or everything that is wrong with it is said at once.
 //!
-//! The way: [`toml`] parses with places; [`read`] fills the sections of [`file`], interpolating variables; [`prove`] resolves names,
-//! fills in defaults and checks bounds. Each step notes what it finds on the [`sheet`] and goes on, so that a person mends a file
+//! The way: [`toml`] parses with places; `read` fills the sections of `file`, interpolating variables; `prove` resolves names,
+//! fills in defaults and checks bounds. Each step notes what it finds on the `sheet` and goes on, so that a person mends a file
 //! in one round. `docs/errors.md` has a heading per [`Code`].
 
 mod file;

@@ -385,6 +385,12 @@ impl Consumer {
         error!(consumer = %self.name, what, error = %error, "ledger failed: holding until it answers");
     }
 
+    /// How often the ledger failed.
+    #[must_use]
+    pub fn ledger_errors_now(&self) -> u64 {
+        self.ledger_errors.get()
+    }
+
     /// The subscription opened or was lost.
     pub fn subscribed(&self, is_open: bool) {
         self.subscribed.set(i64::from(is_open));

@@ -26,6 +26,7 @@ pub mod job;
 pub mod lane;
 pub mod letter;
 mod park;
+pub mod quarantine;
 pub mod relay;
 pub mod settle;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{RwLock, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -61,8 +62,8 @@ pub struct Parts {
     pub parking: Arc<dyn Parking>,
     /// The relays of all streams that it may write, by name. Streams without one are logs in the ledger's own store.
     pub relays: HashMap<Name, relay::Relay>,
-    /// Held by whatever must run alone in this host.
-    pub quarantine: Arc<RwLock<()>>,
+    /// Keeps apart what may have killed a host. One per host.
+    pub quarantine: Arc<quarantine::Quarantine>,
     /// What it counts.
     pub metrics: metrics::Consumer,
     /// Where it tells what became of events, for whoever watches.

@@ -1,11 +1,5 @@
 //! Real servers for tests, started by the scripts in `tests/servers/`, each on a free port and in a folder of its own.
 
-#![expect(
-    clippy::expect_used,
-    clippy::missing_panics_doc,
-    reason = "only tests use this: a panic is how it reports"
-)]
-
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

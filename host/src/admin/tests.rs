@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{RwLock, broadcast};
+use tokio::sync::broadcast;
 
 use super::{Serving, serve};
 use crate::app::{Host, host};
@@ -74,7 +74,7 @@ impl Running {
             ledger: ledger.clone(),
             parking: ledger.clone(),
             relays: HashMap::new(),
-            quarantine: Arc::new(RwLock::new(())),
+            quarantine: Arc::default(),
             metrics: metrics.consumer(&name),
             feed: feed.clone(),
             clock: Clock::seeded(Timestamp(1_790_000_000_000), 1),

@@ -1,10 +1,10 @@
 //! NATS JetStream: streams are read through a durable pull consumer, and written with a message id.
 //!
 //! What JetStream does not do by itself, and this file's children add:
-//! - It gives pending messages again only after their ack wait, and newer ones first. A source therefore [goes back](cursor)
+//! - It gives pending messages again only after their ack wait, and newer ones first. A source therefore goes back (`cursor`)
 //!   to the consumer's ack floor at start and after every gap, and drops what it holds already.
-//! - It counts an ack wait from delivery, however long the work takes. Held deliveries are [kept alive](settle).
-//! - Its client drops what a slow reader leaves lying. Nothing is [pulled](source) that there is no room for, and the numbers
+//! - It counts an ack wait from delivery, however long the work takes. Held deliveries are kept alive (`settle`).
+//! - Its client drops what a slow reader leaves lying. Nothing is pulled (`source`) that there is no room for, and the numbers
 //!   in the ack subjects show whatever was lost all the same.
 //!
 //! The server must be 2.12 or newer; from 2.14 on, going back is one request and works with every retention policy.

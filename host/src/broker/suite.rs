@@ -4,7 +4,7 @@
 //! [`broker_suite!`](crate::broker_suite) makes a test of each behaviour. What a broker can't do it declares on its [`Stand`] or in
 //! its [`Promises`](super::Promises); the behaviour then tests what is left of it, and says so where nothing is.
 
-#![expect(
+#![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,

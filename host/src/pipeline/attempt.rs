@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::mpsc;
 
 use super::job::Job;
+use super::quarantine::Quarantine;
 use super::until_answered;
 use crate::clock::{Clock, Timestamp};
 use crate::ledger::{self, Entry, Ledger, Read, StateBucket, StateKey, StateReader};
@@ -39,8 +40,8 @@ pub struct Bench {
     pub clock: Clock,
     /// How long one attempt may take.
     pub time: Duration,
-    /// Held shared by every chunk, alone by an event that may have killed a host: if it does so again, nobody else stands beside it.
-    pub quarantine: Arc<RwLock<()>>,
+    /// Keeps apart what may have killed a host.
+    pub quarantine: Arc<Quarantine>,
 }
 
 impl Bench {
@@ -49,23 +50,23 @@ impl Bench {
     /// # Cancellation
     /// Safe: what has not been reported has not happened.
     pub async fn run(self, jobs: Vec<Box<Job>>, finished: mpsc::Sender<Vec<Finished>>) {
-        let _shared = self.quarantine.read().await;
+        let _leave = self.quarantine.shared().await;
         self.run_all(jobs, finished).await;
     }
 
-    /// Runs one event that an earlier host may have died of, while nothing else runs in this host. That it begins is written only
-    /// then: what merely waits for its turn when a host dies is not suspected any further.
+    /// Runs one event that an earlier host may have died of. That it begins is written when it really does: what merely waits for
+    /// its turn when a host dies is not suspected any further.
     ///
     /// # Cancellation
     /// As for `run`.
-    pub async fn run_alone(
+    pub async fn run_suspect(
         self,
         job: Box<Job>,
         begin: Entry,
         metrics: Consumer,
         finished: mpsc::Sender<Vec<Finished>>,
     ) {
-        let _alone = self.quarantine.write().await;
+        let _leave = self.quarantine.suspect(job.started).await;
         let begin = Arc::new(vec![begin]);
         // If it is refused, so will be what the attempt wants to commit.
         until_answered(&metrics, "write", || self.ledger.write(begin.clone())).await;

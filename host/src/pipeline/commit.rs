@@ -35,8 +35,6 @@ pub(super) enum Then {
     Failed(Duration),
     /// It is a dead letter.
     Dead(Reason),
-    /// Its attempt begins.
-    Started,
     /// It waits in the ledger.
     Parked,
 }
@@ -131,7 +129,6 @@ impl Dispatcher {
                 self.tell(&job, "retry", &[], error);
                 self.retry_later(job, pause);
             }
-            Then::Started => self.run_suspect(job),
             Then::Parked => self.moved(job).await,
         }
     }
@@ -176,9 +173,6 @@ impl Dispatcher {
     }
 
     async fn refused(&mut self, job: Box<Job>, then: Then, refused: Refused) -> Option<Step> {
-        if matches!(then, Then::Started) {
-            self.stopped();
-        }
         if matches!(then, Then::Parked) {
             self.not_moved(&job);
         }

@@ -383,10 +383,9 @@ impl Dispatcher {
             }
             allowed -= 1;
             self.running += 1;
-            match (job.is_suspect, job.started) {
-                (true, 0) => steps.push(self.begin(job)),
-                (true, _) => self.run_alone(job),
-                (false, _) => chunk.push(job),
+            match job.is_suspect {
+                true => self.run_suspect(job),
+                false => chunk.push(job),
             }
         }
         self.run_chunks(chunk);
@@ -407,18 +406,14 @@ impl Dispatcher {
         }
     }
 
-    /// Runs a suspect whose beginning is on record.
-    pub(super) fn run_suspect(&mut self, job: Box<Job>) {
-        self.tasks
-            .spawn(self.bench.clone().run(vec![job], self.finished.clone()));
-    }
-
-    /// Runs a suspect that was begun before, by a host that did not live to see its end.
-    fn run_alone(&mut self, job: Box<Job>) {
+    fn run_suspect(&mut self, job: Box<Job>) {
         let begin = self.entry(&job, Change::Started);
         let metrics = self.parts.metrics.clone();
-        self.tasks
-            .spawn(self.bench.clone().run_alone(job, begin, metrics, self.finished.clone()));
+        self.tasks.spawn(
+            self.bench
+                .clone()
+                .run_suspect(job, begin, metrics, self.finished.clone()),
+        );
     }
 
     fn look_up(&mut self, twins: Vec<Box<Job>>) {
@@ -446,6 +441,8 @@ impl Dispatcher {
 
     fn judge_one(&mut self, finished: Finished) -> Option<Step> {
         let Finished { mut job, attempted, at } = finished;
+        // The host has outlived it: running it again (state had changed) is no second beginning.
+        job.is_suspect = false;
         let now = self.now();
         self.attempt_time = (self.attempt_time * 7 + attempted.duration) / 8;
         self.parts.metrics.attempted(
@@ -530,15 +527,6 @@ impl Dispatcher {
             job,
             entry,
             then: Then::Failed(pause),
-        }
-    }
-
-    fn begin(&self, job: Box<Job>) -> Step {
-        let entry = self.entry(&job, Change::Started);
-        Step {
-            job,
-            entry,
-            then: Then::Started,
         }
     }
 
@@ -665,11 +653,6 @@ impl Dispatcher {
 
     pub(super) fn forget(&mut self, record: &RecordKey) {
         self.on_the_way.remove(record);
-    }
-
-    /// An attempt that was counted as running does not run after all.
-    pub(super) fn stopped(&mut self) {
-        self.running -= 1;
     }
 
     /// Whether outputs to a stream go through the outbox, or into a log of the ledger's own store in the same transaction.

@@ -1,4 +1,4 @@
-//! `wasi:keyvalue` under its two names, onto the attempt's [`Transaction`](super::state::Transaction).
+//! `wasi:keyvalue` under its two names, onto the attempt's `Transaction`.
 
 use wasmtime::component::Resource;
 

@@ -145,13 +145,6 @@ impl Buckets {
         Ok(())
     }
 
-    #[cfg(test)]
-    pub(super) fn disk_bytes(&self) -> u64 {
-        let flush = |bucket: &Bucket| bucket.rows.rotate_memtable_and_wait().unwrap();
-        self.live().iter().for_each(flush);
-        self.live().iter().map(|bucket| bucket.rows.disk_space()).sum()
-    }
-
     pub(super) fn live(&self) -> Arc<[Bucket]> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -63,12 +63,13 @@ fn list(path: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 
 fn check_one(path: &Path, journal: &Path, may_be_torn: bool) -> Result<(), Error> {
     let bytes = fs::read(journal).map_err(|error| Error::io("read a journal", &error))?;
+    let bytes = without_padding(&bytes);
     let mut whole = 0;
     while let Some(length) = bytes.get(whole..).and_then(batch_length) {
         whole += length;
     }
     let rest = bytes.get(whole..).unwrap_or_default();
-    if is_padding(rest) {
+    if rest.is_empty() {
         return Ok(());
     }
     let name = journal.file_name().unwrap_or_default().to_string_lossy();
@@ -90,10 +91,14 @@ fn cut(journal: &Path, length: usize) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Whether there is nothing but zeros; compared by the block, as there are 64 MiB of them.
-fn is_padding(bytes: &[u8]) -> bool {
+/// Without the zeros at the end, compared by the block, as there are 64 MiB of them. No batch ends in one.
+fn without_padding(mut bytes: &[u8]) -> &[u8] {
     let zeros = [0; 4096];
-    bytes.chunks(zeros.len()).all(|block| zeros.starts_with(block))
+    while let Some(rest) = bytes.strip_suffix(&zeros) {
+        bytes = rest;
+    }
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.get(..end).unwrap_or_default()
 }
 
 /// Whether a whole batch begins anywhere.

@@ -238,12 +238,6 @@ impl Tables {
         self.buckets.get(key)
     }
 
-    /// Bytes on disk.
-    #[cfg(test)]
-    pub(super) fn disk_bytes_of_records(&self) -> u64 {
-        self.buckets.disk_bytes()
-    }
-
     /// How far a consumer said that it may take.
     pub(super) fn mark(&self, consumer: &Name) -> Result<Option<Position>, Error> {
         self.get(Table::Meta, &mark_key(consumer))?

@@ -358,13 +358,19 @@ impl Nats {
         else {
             return Ok(());
         };
-        let mut left = room.count.min(BATCH_MAX);
-        let mut body = json!({ "expires": nanos(REQUEST_TIME), "idle_heartbeat": nanos(HEARTBEAT) });
-        match inbox.is_next_large {
-            true => left = 1,
-            false => body["max_bytes"] = room.bytes.max(1).into(),
-        }
-        body["batch"] = left.into();
+        let left = if inbox.is_next_large {
+            1
+        } else {
+            room.count.min(BATCH_MAX)
+        };
+        // The server takes 0 for no bound.
+        let bytes = if inbox.is_next_large { 0 } else { room.bytes.max(1) };
+        let body = json!({
+            "batch": left,
+            "max_bytes": bytes,
+            "expires": nanos(REQUEST_TIME),
+            "idle_heartbeat": nanos(HEARTBEAT),
+        });
         tracing::trace!(consumer = %self.subscription.consumer, %body, "asked for messages");
         let reply = format!("{}.{}", inbox.subject, inbox.requests);
         let request =

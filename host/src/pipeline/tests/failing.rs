@@ -14,9 +14,9 @@ use crate::ledger::{
 use crate::plan::Name;
 
 /// The ledger of a host, with a switch.
-pub struct Failing {
-    pub inner: Arc<Embedded>,
-    pub is_away: Arc<AtomicBool>,
+pub(super) struct Failing {
+    pub(super) inner: Arc<Embedded>,
+    pub(super) is_away: Arc<AtomicBool>,
 }
 
 impl Failing {

@@ -18,7 +18,7 @@ use crate::plugin::{Attempted, Call, Handler};
 
 /// What the fake does with an event.
 #[derive(Clone)]
-pub enum Answer {
+pub(super) enum Answer {
     /// Succeeds without effects.
     Done,
     /// Succeeds and emits one event to each of these streams.
@@ -36,31 +36,31 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub fn at(self, gate: &Gate) -> Self {
+    pub(super) fn at(self, gate: &Gate) -> Self {
         Self::At(gate.clone(), Box::new(self))
     }
 }
 
 /// Where attempts wait until the test lets them on. Shut at first.
 #[derive(Clone)]
-pub struct Gate(Arc<Semaphore>);
+pub(super) struct Gate(Arc<Semaphore>);
 
 impl Gate {
-    pub fn shut() -> Self {
+    pub(super) fn shut() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
 
     /// Lets everybody pass from now on.
-    pub fn open(&self) {
+    pub(super) fn open(&self) {
         self.0.close();
     }
 
     /// Lets one pass.
-    pub fn let_one(&self) {
+    pub(super) fn let_one(&self) {
         self.0.add_permits(1);
     }
 
-    pub async fn pass(&self) {
+    pub(super) async fn pass(&self) {
         if let Ok(permit) = self.0.acquire().await {
             permit.forget();
         }
@@ -69,25 +69,25 @@ impl Gate {
 
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Called {
-    pub id: String,
-    pub attempt: u32,
-    pub at: Instant,
+pub(super) struct Called {
+    pub(super) id: String,
+    pub(super) attempt: u32,
+    pub(super) at: Instant,
 }
 
 type Script = dyn Fn(&Event, u32) -> Answer + Send + Sync;
 
 /// The fake. It outlives the hosts of a test.
-pub struct Scripted {
+pub(super) struct Scripted {
     script: Mutex<Arc<Script>>,
     clock: Clock,
     calls: Mutex<Vec<Called>>,
     running: Mutex<BTreeMap<String, String>>,
-    pub overlaps: Mutex<Vec<String>>,
+    pub(super) overlaps: Mutex<Vec<String>>,
 }
 
 impl Scripted {
-    pub fn new(script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) -> Arc<Self> {
+    pub(super) fn new(script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             script: Mutex::new(Arc::new(script)),
             clock: Clock::system(),
@@ -98,26 +98,26 @@ impl Scripted {
     }
 
     /// Another plugin from now on.
-    pub fn becomes(&self, script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) {
+    pub(super) fn becomes(&self, script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    pub fn calls(&self) -> Vec<Called> {
+    pub(super) fn calls(&self) -> Vec<Called> {
         self.calls.lock().unwrap().clone()
     }
 
     /// The ids in the order of their calls.
-    pub fn called(&self) -> Vec<String> {
+    pub(super) fn called(&self) -> Vec<String> {
         self.calls().into_iter().map(|called| called.id).collect()
     }
 
     /// How often an event was called.
-    pub fn count(&self, id: &str) -> usize {
+    pub(super) fn count(&self, id: &str) -> usize {
         self.called().iter().filter(|called| *called == id).count()
     }
 
     /// Ids of those that run now.
-    pub fn running(&self) -> BTreeSet<String> {
+    pub(super) fn running(&self) -> BTreeSet<String> {
         self.running.lock().unwrap().values().cloned().collect()
     }
 
@@ -218,7 +218,7 @@ fn emit(call: &Call<'_>, streams: &[&'static str]) -> Effects {
     }
 }
 
-pub fn counter(key: &str) -> StateKey {
+pub(super) fn counter(key: &str) -> StateKey {
     StateKey {
         bucket: StateBucket {
             consumer: name("test"),

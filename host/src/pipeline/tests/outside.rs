@@ -12,7 +12,7 @@ use crate::plan;
 
 /// What it does with a message.
 #[derive(Clone)]
-pub enum Reply {
+pub(super) enum Reply {
     /// Takes it.
     Take,
     /// Is away.
@@ -26,7 +26,7 @@ pub enum Reply {
 type Script = dyn Fn(&str, usize) -> Reply + Send + Sync;
 
 /// The fake. It outlives the hosts of a test.
-pub struct Outside(Mutex<State>);
+pub(super) struct Outside(Mutex<State>);
 
 struct State {
     script: Arc<Script>,
@@ -37,7 +37,7 @@ struct State {
 
 impl Outside {
     /// Takes everything.
-    pub fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             script: Arc::new(|_, _| Reply::Take),
             tries: BTreeMap::new(),
@@ -46,24 +46,24 @@ impl Outside {
     }
 
     /// Does this with each message from now on, known by its payload and how often it came, from 1.
-    pub fn becomes(&self, script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) {
+    pub(super) fn becomes(&self, script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) {
         self.0.lock().unwrap().script = Arc::new(script);
     }
 
     /// The payloads of what was taken, in order.
-    pub fn taken(&self) -> Vec<String> {
+    pub(super) fn taken(&self) -> Vec<String> {
         let state = self.0.lock().unwrap();
         state.taken.iter().map(|(payload, _)| payload.clone()).collect()
     }
 
     /// The ids of what was taken, in order.
-    pub fn ids(&self) -> Vec<String> {
+    pub(super) fn ids(&self) -> Vec<String> {
         let state = self.0.lock().unwrap();
         state.taken.iter().map(|(_, id)| id.clone()).collect()
     }
 
     /// How often it was given a message.
-    pub fn tries(&self, payload: &str) -> usize {
+    pub(super) fn tries(&self, payload: &str) -> usize {
         self.0.lock().unwrap().tries.get(payload).copied().unwrap_or(0)
     }
 
@@ -103,7 +103,7 @@ fn unreachable() -> Error {
 
 /// A handle on it, as a broker and as a publisher.
 #[derive(Clone)]
-pub struct Door(pub Arc<Outside>);
+pub(super) struct Door(pub(super) Arc<Outside>);
 
 impl Broker for Door {
     fn subscribe(&self, _: Subscription) -> BoxFuture<'_, Result<Subscribed, Error>> {

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::sync::{RwLock, broadcast};
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use super::failing::Failing;
 use super::handler::{Answer, Scripted, counter};
 use super::outside::{Door, Outside};
-use crate::broker::{self, Broker, Outgoing, Publisher};
+use crate::broker::{self, Outgoing, Publisher};
 use crate::clock::Clock;
 use crate::event::{Event, Message, codec};
 use crate::ledger::embedded::{self, Embedded};
@@ -30,17 +30,17 @@ use crate::store::{Settings, Store};
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(2);
 
-pub fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
 /// A stage, with or without a host on it.
-pub struct Stage {
-    pub plan: plan::Consumer,
-    pub plugin: Arc<Scripted>,
-    pub outside: Arc<Outside>,
+pub(super) struct Stage {
+    pub(super) plan: plan::Consumer,
+    pub(super) plugin: Arc<Scripted>,
+    pub(super) outside: Arc<Outside>,
     /// Whether the ledger is out of reach.
-    pub ledger_is_away: Arc<AtomicBool>,
+    pub(super) ledger_is_away: Arc<AtomicBool>,
     folder: TempDir,
     sent: AtomicUsize,
     host: Option<Host>,
@@ -58,7 +58,7 @@ struct Host {
 
 impl Stage {
     /// A stage without a host. The plugin answers by the event and the number of the attempt.
-    pub fn new(script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) -> Self {
+    pub(super) fn new(script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) -> Self {
         Self {
             plan: consumer(),
             plugin: Scripted::new(script),
@@ -71,14 +71,14 @@ impl Stage {
     }
 
     /// A stage with a host.
-    pub async fn started(script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) -> Self {
+    pub(super) async fn started(script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) -> Self {
         let mut stage = Self::new(script);
         stage.start().await;
         stage
     }
 
     /// Starts a host. The last one must be gone.
-    pub async fn start(&mut self) {
+    pub(super) async fn start(&mut self) {
         assert!(self.host.is_none());
         let clock = Clock::system();
         let store = self.open_store(&clock).await;
@@ -99,7 +99,7 @@ impl Stage {
             ledger: failing.clone(),
             parking: failing,
             relays,
-            quarantine: Arc::new(RwLock::new(())),
+            quarantine: Arc::default(),
             metrics: consumer.clone(),
             feed: broadcast::channel(16).0,
             clock,
@@ -162,11 +162,11 @@ impl Stage {
     }
 
     /// Drains the host and closes the store.
-    pub async fn stop(&mut self) -> Left {
+    pub(super) async fn stop(&mut self) -> Left {
         self.stop_within(PATIENCE).await
     }
 
-    pub async fn stop_within(&mut self, grace: Duration) -> Left {
+    pub(super) async fn stop_within(&mut self, grace: Duration) -> Left {
         let mut host = self.host.take().unwrap();
         let deadline = Clock::system().now() + grace;
         let left = host.pipeline.drain(deadline).await;
@@ -176,18 +176,18 @@ impl Stage {
     }
 
     /// Ends the host as a kill does.
-    pub async fn crash(&mut self) {
+    pub(super) async fn crash(&mut self) {
         let mut host = self.host.take().unwrap();
         drop(host.pipeline);
         host.relays.shutdown().await;
     }
 
     /// Puts an event on the stream.
-    pub async fn send(&self, id: &str, key: &str) {
+    pub(super) async fn send(&self, id: &str, key: &str) {
         self.send_data(id, key, "{}").await;
     }
 
-    pub async fn send_data(&self, id: &str, key: &str, data: &'static str) {
+    pub(super) async fn send_data(&self, id: &str, key: &str, data: &'static str) {
         let event = Event {
             id: id.to_owned(),
             source: "/shop".to_owned(),
@@ -200,13 +200,13 @@ impl Stage {
         self.send_event(&event).await;
     }
 
-    pub async fn send_event(&self, event: &Event) {
+    pub(super) async fn send_event(&self, event: &Event) {
         let message = codec::encode(event, &self.plan.reads).unwrap();
         self.send_message(message).await;
     }
 
     /// Puts a message on the stream, whatever came before.
-    pub async fn send_message(&self, message: Message) {
+    pub(super) async fn send_message(&self, message: Message) {
         let id = self.sent.fetch_add(1, Ordering::SeqCst);
         let outgoing = Outgoing {
             id: format!("sent-{}-{id}", self.folder.path().display()).into(),
@@ -219,7 +219,7 @@ impl Stage {
     }
 
     /// Puts events of one key on the stream, all at once.
-    pub async fn send_many(&self, ids: &[&str], key: &str) {
+    pub(super) async fn send_many(&self, ids: &[&str], key: &str) {
         for id in ids {
             self.send(id, key).await;
         }
@@ -229,32 +229,32 @@ impl Stage {
         self.host.as_ref().expect("no host runs")
     }
 
-    pub fn ledger(&self) -> &Embedded {
+    pub(super) fn ledger(&self) -> &Embedded {
         &self.host().ledger
     }
 
-    pub fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &Store {
         &self.host().store
     }
 
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         self.host().metrics.counts()
     }
 
-    pub fn metrics(&self) -> &metrics::Consumer {
+    pub(super) fn metrics(&self) -> &metrics::Consumer {
         &self.host().metrics
     }
 
     /// Deliveries that are not settled.
-    pub fn lag(&self) -> u64 {
+    pub(super) fn lag(&self) -> u64 {
         let logs = self.store().logs().unwrap();
         let orders = logs.iter().find(|log| log.stream == name("orders"));
-        let cursor = orders.and_then(|log| log.consumers.first());
-        cursor.map_or(0, |cursor| cursor.lag)
+        // Before the consumer has begun, everything is to come.
+        orders.map_or(0, |log| log.consumers.first().map_or(log.length, |cursor| cursor.lag))
     }
 
     /// Waits until something is so.
-    pub async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(super) async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let wait = async {
             while !is_so(self) {
                 tokio::time::sleep(PAUSE).await;
@@ -270,12 +270,12 @@ impl Stage {
     }
 
     /// Waits until every delivery is settled.
-    pub async fn until_settled(&self) {
+    pub(super) async fn until_settled(&self) {
         self.until("settlement", |stage| stage.lag() == 0).await;
     }
 
     /// Waits until an event was called so often.
-    pub async fn until_called(&self, id: &str, times: usize) {
+    pub(super) async fn until_called(&self, id: &str, times: usize) {
         self.until(&format!("call {times} of {id}"), |stage| {
             stage.plugin.count(id) >= times
         })
@@ -283,19 +283,19 @@ impl Stage {
     }
 
     /// Shows that nothing more comes for now: an event of a key of its own, sent last, is through.
-    pub async fn pass(&self, id: &str) {
+    pub(super) async fn pass(&self, id: &str) {
         self.send(id, id).await;
         self.until_called(id, 1).await;
     }
 
     /// The dead letters, oldest first.
-    pub async fn dead(&self) -> Vec<DeadLetter> {
+    pub(super) async fn dead(&self) -> Vec<DeadLetter> {
         let all = DeadFilter::default();
         self.ledger().list(&all, None, 1_000).await.unwrap()
     }
 
     /// Waits for so many dead letters.
-    pub async fn until_dead(&self, count: usize) -> Vec<DeadLetter> {
+    pub(super) async fn until_dead(&self, count: usize) -> Vec<DeadLetter> {
         let wait = async {
             loop {
                 let dead = self.dead().await;
@@ -311,18 +311,18 @@ impl Stage {
         }
     }
 
-    pub async fn redrive(&self, id: DeadId) {
+    pub(super) async fn redrive(&self, id: DeadId) {
         assert_eq!(self.ledger().redrive(vec![id]).await.unwrap().len(), 1);
         self.host().pipeline.handle().parking_changed().await;
     }
 
-    pub async fn purge(&self, id: DeadId) {
+    pub(super) async fn purge(&self, id: DeadId) {
         assert_eq!(self.ledger().purge(vec![id]).await.unwrap().len(), 1);
         self.host().pipeline.handle().parking_changed().await;
     }
 
     /// What [`Answer::Count`] has counted under a key.
-    pub async fn counted(&self, key: &str) -> String {
+    pub(super) async fn counted(&self, key: &str) -> String {
         let read = self.ledger().read_state(&counter(key)).await.unwrap();
         String::from_utf8(read.value.unwrap_or_default().to_vec()).unwrap()
     }
@@ -356,7 +356,7 @@ fn orders() -> Arc<plan::Stream> {
 }
 
 /// A stream of the fake broker.
-pub fn outside_stream(text: &str) -> Arc<plan::Stream> {
+pub(super) fn outside_stream(text: &str) -> Arc<plan::Stream> {
     Arc::new(plan::Stream {
         name: name(text),
         broker: Arc::new(plan::Broker {
