@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream;
 use futures_util::StreamExt;
 use tidegate::broker::suite::{Host, Reader, Stand, numbers};
@@ -261,6 +261,26 @@ async fn a_consumer_is_brought_to_the_config_or_its_fault_is_named() {
     assert!(matches!(error, Error::Misconfigured { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains("tidegate-unfit") && text.contains("delete it"), "{text}");
+}
+
+/// On servers before 2.14 going back deletes the consumer; the bookmark is what a crash at that moment leaves.
+#[tokio::test]
+async fn a_consumer_that_was_lost_while_going_back_begins_at_its_bookmark() {
+    let stand = Nats::reading(servers::Nats::start(), patient(created()));
+    let host = Host::start(&stand).await;
+    host.publish_numbers(0..10).await;
+    let stream = stand.administrator().await.get_stream("orders").await.unwrap();
+    let bookmark = pull::Config {
+        durable_name: Some("tidegate-reader_bookmark".to_owned()),
+        ack_policy: AckPolicy::None,
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: 7 },
+        ..Default::default()
+    };
+    stream.create_consumer(bookmark).await.unwrap();
+    let mut reader = host.read("reader").await;
+    assert_eq!(numbers(&reader.take(4).await), [6, 7, 8, 9]);
+    let left = stream.consumer_info("tidegate-reader_bookmark").await;
+    assert!(left.is_err(), "the bookmark is left behind");
 }
 
 #[tokio::test]
