@@ -11,7 +11,7 @@ use tidegate::plan::{self, NatsCredentials};
 use tidegate_tests::servers;
 use tokio::time::timeout;
 
-use super::{Nats, broker_at, created, stand, stream_on};
+use super::{ACK_WAIT, Nats, broker_at, created, stand, stream_on};
 
 /// Longer than any test: what comes before it has passed did not come because of it.
 const LONG: Duration = Duration::from_secs(300);
@@ -261,6 +261,28 @@ async fn a_consumer_is_brought_to_the_config_or_its_fault_is_named() {
     assert!(matches!(error, Error::Misconfigured { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains("tidegate-unfit") && text.contains("delete it"), "{text}");
+}
+
+/// The suite sees only that nothing comes twice, which the source sees to as well; here it is the server that must not give it again.
+#[tokio::test]
+async fn held_deliveries_are_kept_alive_at_the_server_until_both_halves_are_dropped() {
+    let stand = stand().await;
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    host.publish_numbers(0..3).await;
+    let held = reader.take(3).await;
+    reader.expect_nothing_for(ACK_WAIT * 5 / 2).await;
+    let stream = stand.administrator().await.get_stream("orders").await.unwrap();
+    let consumer: PullConsumer = stream.get_consumer("tidegate-reader").await.unwrap();
+    let info = stream.consumer_info("tidegate-reader").await.unwrap();
+    assert_eq!((info.num_ack_pending, info.num_redelivered), (3, 0));
+
+    // Now the server must count on, though the deliveries themselves are still there.
+    drop(reader);
+    let again = consumer.batch().max_messages(3).expires(PATIENCE).messages();
+    let again = timeout(PATIENCE, again.await.unwrap().count()).await;
+    assert_eq!(again, Ok(3), "the dead subscription is still kept alive");
+    drop(held);
 }
 
 /// On servers before 2.14 going back deletes the consumer; the bookmark is what a crash at that moment leaves.
