@@ -10,8 +10,10 @@ import json
 import sys
 import time
 import urllib.request
+from typing import AsyncIterator
 
 import nats
+from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NothingNew
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.client import JetStreamContext
@@ -65,8 +67,8 @@ def get(args: argparse.Namespace, path: str) -> dict:
         return json.load(answer)
 
 
-async def read(stream: JetStreamContext, name: str, findings: Findings) -> None:
-    """Shows the findings all that is on a stream, in its order."""
+async def read(stream: JetStreamContext, name: str) -> AsyncIterator[Msg]:
+    """All that is on a stream, in its order."""
     left = await count(stream, name)
     if left == 0:
         return
@@ -78,9 +80,38 @@ async def read(stream: JetStreamContext, name: str, findings: Findings) -> None:
         except NothingNew:
             sys.exit(f"stream {name} ended with {left} messages to come")
         for message in batch:
-            findings.output(name, message.headers or {}, message.data)
+            yield message
         left -= len(batch)
     await source.unsubscribe()
+
+
+class Times:
+    """How long an order took to its first output, by the server's clock: both streams are on it."""
+
+    def __init__(self) -> None:
+        self._ordered: dict[str, float] = {}
+        self._latencies: list[float] = []
+        self._last = 0.0
+
+    def order(self, message: Msg) -> None:
+        order = (message.headers or {}).get("ce-id")
+        if order is not None:
+            self._ordered.setdefault(order, message.metadata.timestamp.timestamp())
+
+    def output(self, message: Msg) -> None:
+        at = message.metadata.timestamp.timestamp()
+        self._last = max(self._last, at)
+        ordered = self._ordered.get((message.headers or {}).get("ce-causationid", ""))
+        if ordered is not None:
+            self._latencies.append((at - ordered) * 1_000)
+
+    def result(self) -> dict[str, float]:
+        if not self._latencies:
+            return {}
+        latencies = sorted(self._latencies)
+        p50, p99 = (latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
+        seconds = self._last - min(self._ordered.values())
+        return {"p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "seconds": round(seconds, 2)}
 
 
 async def check(args: argparse.Namespace) -> dict:
@@ -89,13 +120,18 @@ async def check(args: argparse.Namespace) -> dict:
     client = await nats.connect(args.url)
     stream = client.jetstream(timeout=30)
     letters = await settled(stream, truth, args)
+    times = Times()
+    async for message in read(stream, "orders"):
+        times.order(message)
     for name in STAGES:
-        await read(stream, name, findings)
+        async for message in read(stream, name):
+            findings.output(name, message.headers or {}, message.data)
+            times.output(message)
     for letter in letters:
         # Only an event that could not be decoded has no id to be known by: its body tells which it was.
         findings.dead(letter if letter["event_id"] else get(args, f"dead-letters/{letter['id']}"))
     await client.close()
-    return findings.result()
+    return findings.result() | times.result()
 
 
 def main() -> None:

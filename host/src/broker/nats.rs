@@ -10,6 +10,7 @@
 //! The server must be 2.12 or newer; from 2.14 on, going back is one request and works with every retention policy.
 
 mod api;
+mod asked;
 mod cursor;
 mod headers;
 mod held;

@@ -17,6 +17,8 @@ use tidegate::clock::Clock;
 use tidegate::plan;
 use tidegate_tests::servers;
 
+mod draining;
+
 tidegate::broker_suite!(stand);
 
 async fn stand() -> Nats {

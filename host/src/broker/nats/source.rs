@@ -1,9 +1,9 @@
 //! The half of a subscription that takes.
 //!
-//! It asks for batches on the consumer's `MSG.NEXT` subject and reads them from one inbox, one request at a time: the server serves several
-//! in turn, and then nobody knows which of them a delivery ended. Each request is answered under a number of its own, so
-//! that a late word about an earlier one is known for what it is. Whatever goes wrong makes the source stale: it then leaves its inbox, and with it
-//! everything under way, and goes back to the lowest unsettled position on a fresh one.
+//! It asks for batches on the consumer's `MSG.NEXT` subject and reads them from one inbox. What was [asked](Asked) for and has not
+//! come is counted, so that it never exceeds the room. Two requests are open at most, each for half of the room, so that one is
+//! there while the other is renewed. Whatever goes wrong makes the source stale: it then leaves its inbox, and with it everything
+//! under way, and goes back to the lowest unsettled position on a fresh one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::asked::Asked;
 use super::held::Arrival;
 use super::link::{Link, State};
 use super::settle::Settler;
@@ -24,8 +25,6 @@ use super::{cursor, headers, stream};
 use crate::broker::{Delivery, Error, Position, Promises, Receipt, Room, Source, Subscribed, Subscription};
 use crate::event::Message;
 
-/// The most that one request asks for.
-const BATCH_MAX: usize = 1_000;
 /// How long a request stays open on the server.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// How often the server says that an open request is known to it.
@@ -65,6 +64,7 @@ struct Nats {
 
 /// One inbox, with what was asked for on it.
 struct Inbox {
+    /// Each request has a subject of its own below this one; the server's words about a request come on it.
     subject: String,
     subscriber: Subscriber,
     /// Where to ask.
@@ -73,24 +73,15 @@ struct Inbox {
     named: String,
     /// The connection's life in which it was made.
     life: u64,
-    /// The request that is open, if one is.
-    open: Option<Open>,
-    /// Requests so far: the number of the next.
-    requests: u64,
+    /// Asked for and not arrived.
+    asked: Asked,
     /// The consumer's number for the next delivery.
     next: u64,
-    /// Whether the next message is larger than what was asked for: it is then asked for alone.
+    /// Whether a request ended because the next message is larger than what it had left: once no other is open, that message is
+    /// asked for alone.
     is_next_large: bool,
     /// When the server last said anything here, or was asked.
     heard: Instant,
-}
-
-/// A request that the server has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Open {
-    number: u64,
-    /// Deliveries to come.
-    left: usize,
 }
 
 impl Source for Nats {
@@ -173,8 +164,7 @@ impl Nats {
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{named}").into(),
             named,
             life,
-            open: None,
-            requests: 0,
+            asked: Asked::new(self.subscription.room),
             next: standing.next,
             is_next_large: false,
             heard: self.link.clock.now(),
@@ -272,7 +262,7 @@ impl Nats {
             return Ok(());
         }
         inbox.next += 1;
-        inbox.open = inbox.open.and_then(Open::less_one);
+        inbox.asked.arrived(message.length);
         inbox.is_next_large = false;
         let reply = message.reply.clone().unwrap_or_else(|| Subject::from_static(""));
         let now = self.link.clock.now();
@@ -301,7 +291,7 @@ impl Nats {
             return Ok(());
         };
         let text = message.description.as_deref().unwrap_or_default();
-        tracing::trace!(consumer = %self.subscription.consumer, status = status.as_u16(), text, headers = ?message.headers, open = ?inbox.open, "the server says");
+        tracing::trace!(consumer = %self.subscription.consumer, status = status.as_u16(), text, headers = ?message.headers, asked = ?inbox.asked, "the server says");
         let number = |name| header_number(message, name);
         match status.as_u16() {
             // A heartbeat: says the number of the latest delivery.
@@ -311,10 +301,14 @@ impl Nats {
                     self.make_stale("deliveries were lost");
                 }
             }
-            // A request is over.
+            // A request is over, and says what of it did not come.
             404 | 408 | 409 if number("Nats-Pending-Messages").is_some() => {
-                if inbox.open.is_some_and(|open| inbox.is_about(open, &message.subject)) {
-                    inbox.open = None;
+                let request = inbox.request_of(&message.subject);
+                let left = Room {
+                    count: number("Nats-Pending-Messages").unwrap_or_default(),
+                    bytes: number("Nats-Pending-Bytes").unwrap_or_default(),
+                };
+                if inbox.asked.ended(request, left) {
                     inbox.is_next_large |= text.starts_with("Message Size Exceeds");
                 }
             }
@@ -349,69 +343,55 @@ impl Nats {
         self.ready.drain(..count).collect()
     }
 
-    /// Asks for what there is room for, unless a request is open.
+    /// Asks for what there is room for, as far as that is worth a request.
     async fn ask(&mut self, room: Room) -> Result<(), Error> {
-        let Some(inbox) = self
-            .inbox
-            .as_mut()
-            .filter(|inbox| inbox.open.is_none() && room.count > 0)
-        else {
-            return Ok(());
-        };
-        let left = if inbox.is_next_large {
-            1
-        } else {
-            room.count.min(BATCH_MAX)
-        };
-        // The server takes 0 for no bound.
-        let bytes = if inbox.is_next_large { 0 } else { room.bytes.max(1) };
-        let body = json!({
-            "batch": left,
-            "max_bytes": bytes,
-            "expires": nanos(REQUEST_TIME),
-            "idle_heartbeat": nanos(HEARTBEAT),
-        });
-        tracing::trace!(consumer = %self.subscription.consumer, %body, "asked for messages");
-        let reply = format!("{}.{}", inbox.subject, inbox.requests);
-        let request =
-            self.link
-                .client
-                .publish_with_reply(inbox.next_subject.clone(), reply, Bytes::from(body.to_string()));
-        timeout(SILENCE_MAX, request)
-            .await
-            .map_err(|_| self.link.unreachable("the connection takes nothing"))?
-            .map_err(|error| self.link.unreachable(error))?;
-        inbox.open = Some(Open {
-            number: inbox.requests,
-            left,
-        });
-        inbox.requests += 1;
-        inbox.is_next_large = false;
-        inbox.heard = self.link.clock.now();
+        while let Some(inbox) = &mut self.inbox
+            && let Some((request, wanted)) = inbox.decide(room)
+        {
+            // The server takes 0 for no bound.
+            let bytes = if inbox.is_next_large { 0 } else { wanted.bytes };
+            let body = json!({
+                "batch": wanted.count,
+                "max_bytes": bytes,
+                "expires": nanos(REQUEST_TIME),
+                "idle_heartbeat": nanos(HEARTBEAT),
+            });
+            tracing::trace!(consumer = %self.subscription.consumer, request, asked = ?inbox.asked, room = room.count, room_bytes = room.bytes, %body, "asks for messages");
+            let sent = self.link.client.publish_with_reply(
+                inbox.next_subject.clone(),
+                format!("{}.{request}", inbox.subject),
+                Bytes::from(body.to_string()),
+            );
+            timeout(SILENCE_MAX, sent)
+                .await
+                .map_err(|_| self.link.unreachable("the connection takes nothing"))?
+                .map_err(|error| self.link.unreachable(error))?;
+            inbox.asked.sent(request, wanted);
+            inbox.heard = self.link.clock.now();
+        }
         Ok(())
     }
 }
 
 impl Inbox {
-    /// Whether a word of the server, by the subject it came under, is about this request.
-    fn is_about(&self, open: Open, subject: &str) -> bool {
-        let number = subject
-            .strip_prefix(&self.subject)
-            .and_then(|rest| rest.strip_prefix('.'));
-        number.is_some_and(|number| number.parse() == Ok(open.number))
+    /// What to ask for next, and the number of that request.
+    fn decide(&self, room: Room) -> Option<(u64, Room)> {
+        if !self.is_next_large {
+            return self.asked.more(room);
+        }
+        // An open request either takes the large message or ends like the one before it.
+        self.asked.alone(room)
+    }
+
+    /// The number of the request that a word of the server is about.
+    fn request_of(&self, subject: &str) -> Option<u64> {
+        let number = subject.strip_prefix(self.subject.as_str())?.strip_prefix('.')?;
+        number.parse().ok()
     }
 
     /// Whether a refusal of the server is about this inbox or what it reads.
     fn is_named_in(&self, refusal: &str) -> bool {
         refusal.contains(&self.named) || refusal.contains(&self.subject)
-    }
-}
-
-impl Open {
-    /// One delivery has come: with the last of them the request is over.
-    fn less_one(self) -> Option<Self> {
-        let left = self.left.saturating_sub(1);
-        (left > 0).then_some(Self { left, ..self })
     }
 }
 
@@ -486,12 +466,5 @@ mod tests {
         for reply in ["", "$JS.ACK.", "_INBOX.a.b", "$JS.ACK.S.C.1.x.7.1.3"] {
             assert_eq!(Numbers::parse(reply), None, "{reply}");
         }
-    }
-
-    #[test]
-    fn a_request_is_over_with_its_last_delivery() {
-        let open = Open { number: 3, left: 2 };
-        assert_eq!(open.less_one(), Some(Open { number: 3, left: 1 }));
-        assert_eq!(open.less_one().and_then(Open::less_one), None);
     }
 }
