@@ -7,8 +7,11 @@ use async_nats::jetstream::stream;
 use futures_util::StreamExt;
 use tidegate::broker::suite::{Host, Reader, Stand, numbers};
 use tidegate::broker::{Delivery, Error, Room, Settlement, suite};
+use tidegate::event::Message;
 use tidegate::plan::{self, NatsCredentials};
 use tidegate_tests::servers;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{ACK_WAIT, Nats, broker_at, created, stand, stream_on};
@@ -64,6 +67,57 @@ async fn take_until(reader: &mut Reader, last: u64) -> Vec<Delivery> {
     let in_time = timeout(PATIENCE, take).await.is_ok();
     assert!(in_time, "{last} did not come, only {:?}", numbers(&taken));
     taken
+}
+
+/// As [`take_until`], settling as it goes; gives the messages.
+async fn take_and_settle_until(reader: &mut Reader, last: u64) -> Vec<(u64, Message)> {
+    let mut taken = Vec::new();
+    let take = async {
+        loop {
+            match reader.source.next(ROOM).await {
+                Ok(batch) => {
+                    for delivery in batch {
+                        taken.extend(
+                            numbers(std::slice::from_ref(&delivery))
+                                .pop()
+                                .map(|number| (number, delivery.message)),
+                        );
+                        let _ = reader.settle.settle(vec![(delivery.receipt, Settlement::Done)]).await;
+                    }
+                }
+                Err(Error::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(error) => panic!("{error}"),
+            }
+            if taken.last().is_some_and(|(number, _)| *number == last) {
+                return;
+            }
+        }
+    };
+    let in_time = timeout(PATIENCE, take).await.is_ok();
+    let seen: Vec<u64> = taken.iter().map(|(number, _)| *number).collect();
+    assert!(in_time, "{last} did not come, only {seen:?}");
+    taken
+}
+
+/// Publishes what no client library would.
+async fn publish_raw(stand: &Nats, headers: &[u8], body: &[u8]) {
+    let address = stand.server.lock().unwrap().url().replace("nats://", "");
+    let mut socket = BufReader::new(TcpStream::connect(address).await.unwrap());
+    let connect = br#"CONNECT {"headers":true,"verbose":false,"pedantic":false}"#.as_slice();
+    let line = format!(
+        "HPUB {} {} {}\r\n",
+        stand.subject(),
+        headers.len(),
+        headers.len() + body.len()
+    );
+    let bytes = [connect, b"\r\n", line.as_bytes(), headers, body, b"\r\nPING\r\n"].concat();
+    socket.write_all(&bytes).await.unwrap();
+    let mut line = String::new();
+    while !line.starts_with("PONG") {
+        line.clear();
+        assert_ne!(socket.read_line(&mut line).await.unwrap(), 0, "the server hung up");
+        assert!(!line.starts_with("-ERR"), "{line}");
+    }
 }
 
 async fn settle_all_and_see_nothing_again(stand: &Nats, reader: Reader, taken: Vec<Delivery>) {
@@ -371,6 +425,68 @@ async fn retaining(retention: stream::RetentionPolicy) -> Nats {
     };
     stand.administrator().await.create_stream(config).await.unwrap();
     stand
+}
+
+#[tokio::test]
+async fn a_message_with_headers_that_are_no_text_stops_nobody() {
+    headers_that_are_no_text(stream::RetentionPolicy::Limits).await;
+}
+
+#[tokio::test]
+async fn a_message_with_headers_that_are_no_text_stops_no_work_queue() {
+    headers_that_are_no_text(stream::RetentionPolicy::WorkQueue).await;
+}
+
+/// The client hangs up on header lines that are no UTF-8 or no lines at all, which anybody may have published.
+async fn headers_that_are_no_text(retention: stream::RetentionPolicy) {
+    let stand = retaining(retention).await;
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    host.publish_numbers(0..3).await;
+    publish_raw(&stand, b"NATS/1.0\r\nname: \xe9t\xe9\r\nName: x\r\n\r\n", b"3").await;
+    publish_raw(&stand, b"NATS/1.0\r\nno line\r\n\r\n", b"4").await;
+    publish_raw(&stand, b"NATS/1.0 503\r\n\r\n", b"5").await;
+    host.publish_numbers(6..8).await;
+    publish_raw(&stand, b"NATS/1.0\r\n\xff\r\n\r\n", b"8").await;
+    let taken = take_and_settle_until(&mut reader, 8).await;
+    let seen: Vec<u64> = taken.iter().map(|(number, _)| *number).collect();
+    assert_eq!(seen, Vec::from_iter(0..9));
+    let name = taken[3].1.headers.get("name");
+    assert_eq!(name, Some(b"\xe9t\xe9".as_slice()), "its bytes are kept");
+    host.publish_in_the_end(9..10).await;
+    let taken = take_and_settle_until(&mut reader, 9).await;
+    assert_eq!(taken.len(), 1, "what was settled came again");
+    drop((reader, host));
+
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    reader.expect_nothing("after everything was settled").await;
+}
+
+/// A host that stops before it has settled such a message gets it again.
+#[tokio::test]
+async fn a_message_with_headers_that_are_no_text_outlives_a_crash() {
+    let stand = Nats::reading(servers::Nats::start(), patient(created()));
+    let host = Host::start(&stand).await;
+    host.publish_numbers(0..2).await;
+    publish_raw(&stand, b"NATS/1.0\r\n\xff\r\n\r\n", b"2").await;
+    host.publish_numbers(3..5).await;
+    let mut reader = host.read("reader").await;
+    let mut taken = take_until(&mut reader, 1).await;
+    // It waits for those before it, since the server has no delivery of it.
+    let early = timeout(Duration::from_secs(1), take_until(&mut reader, 2)).await;
+    assert!(early.is_err(), "it was handed out beside others");
+    reader.settle(taken.drain(..1).collect(), Settlement::Done).await;
+    reader.settle(taken, Settlement::Done).await;
+    assert_eq!(numbers(&take_until(&mut reader, 2).await), [2]);
+    drop((reader, host));
+
+    let host = Host::start(&stand).await;
+    let mut reader = host.read("reader").await;
+    let taken = take_and_settle_until(&mut reader, 4).await;
+    let seen: Vec<u64> = taken.iter().map(|(number, _)| *number).collect();
+    // The server forgot that it gave the first two when the connection was lost, and then did not hear that they were settled.
+    assert!(seen.ends_with(&[2, 3, 4]), "{seen:?}");
 }
 
 /// Everything at once: a load, a consumer that settles as it goes, and a server that dies twice.
