@@ -247,9 +247,14 @@ pub enum Known {
     /// An attempt began and the host died before it ended, this many times.
     Started(u32),
     /// Attempts failed; it is to be tried again.
-    Failing(Box<History>),
+    Failing {
+        /// The attempts that failed.
+        history: Box<History>,
+        /// How often an attempt began since and the host died before it ended.
+        started: u32,
+    },
     /// It waits in a parked lane.
-    Parked,
+    Parked(PayloadHash),
     /// It took effect, or is a dead letter.
     Done(PayloadHash),
 }
@@ -332,7 +337,7 @@ pub enum Refused {
     Done(PayloadHash),
     /// It waits in the parking already: settle the delivery.
     #[error("the event is parked already")]
-    Parked,
+    Parked(PayloadHash),
     /// Something that the attempt read has changed: run it again.
     #[error("state that the attempt read has changed since")]
     Conflict,

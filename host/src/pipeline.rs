@@ -12,25 +12,31 @@
 
 #![expect(
     clippy::vec_box,
-    reason = "an event moves through many queues: a pointer moves, not half a KiB"
+    reason = "events are large and change hands often: in a box they move as a pointer"
 )]
 
+mod arrival;
 pub mod attempt;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;
 mod commit;
-pub mod dispatch;
-pub mod intake;
-pub mod job;
-pub mod lane;
+mod dispatch;
+mod drain;
+mod intake;
+mod job;
+mod judge;
+mod lane;
 pub mod letter;
+mod loader;
 mod park;
 pub mod quarantine;
 pub mod relay;
-pub mod settle;
+mod runner;
+mod settle;
 #[cfg(test)]
 mod tests;
+mod unconfirmed;
 pub mod verdict;
 
 use std::collections::HashMap;
@@ -48,6 +54,10 @@ use crate::metrics;
 use crate::plan::{self, Name};
 use crate::plugin::Handler;
 
+/// How long after its deadline a drain may still tell the broker what it has settled. A pipeline that does not answer by then is
+/// stopped: the broker gives again what was not settled.
+const LATE: Duration = Duration::from_secs(5);
+
 /// What a pipeline is made of.
 pub struct Parts {
     /// Whose it is.
@@ -62,7 +72,7 @@ pub struct Parts {
     pub parking: Arc<dyn Parking>,
     /// The relays of all streams that it may write, by name. Streams without one are logs in the ledger's own store.
     pub relays: HashMap<Name, relay::Relay>,
-    /// Keeps apart what may have killed a host. One per host.
+    /// Held by whatever must run alone in this host.
     pub quarantine: Arc<quarantine::Quarantine>,
     /// What it counts.
     pub metrics: metrics::Consumer,
@@ -153,8 +163,13 @@ impl Pipeline {
 
     /// Stops taking, finishes what runs until `deadline`, hands the rest back, and says what was left.
     pub async fn drain(mut self, deadline: Instant) -> Left {
-        let _ = self.control.send(dispatch::Control::Drain(deadline)).await;
-        (&mut self.task).await.unwrap_or_default()
+        let drained = async {
+            let _ = self.control.send(dispatch::Control::Drain(deadline)).await;
+            (&mut self.task).await.unwrap_or_default()
+        };
+        tokio::time::timeout_at(deadline + LATE, drained)
+            .await
+            .unwrap_or_default()
     }
 }
 

@@ -6,18 +6,20 @@
 #   --folder  where streams and the log are kept (default: a new temporary folder)
 #   --port    the port of an earlier run, to come back where it was (default: a free one)
 #   --config  further server configuration: users, TLS, limits
+#   --owner   a process; when it has ended, however it did, so does the server (default: none)
 #
 # The binary is $NATS_SERVER, else the one in the tests' cache, which is built from the official source if it is absent.
 # The server goes on when the script has ended: end it by its PID.
 set -euo pipefail
 
 version=v2.15.2
-folder='' port=-1 config=''
+folder='' port=-1 config='' owner=''
 while [ $# -gt 0 ]; do
   case $1 in
     --folder) folder=$2 ;;
     --port) port=$2 ;;
     --config) config=$2 ;;
+    --owner) owner=$2 ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;
   esac
   shift 2
@@ -41,6 +43,9 @@ arguments=(-a 127.0.0.1 -p "$port" -m -1 -js -sd "$folder" --ports_file_dir "$fo
 [ -z "$config" ] || arguments+=(-c "$config")
 "$server" "${arguments[@]}" </dev/null >/dev/null 2>"$folder/stderr" &
 pid=$!
+if [ -n "$owner" ]; then
+  (while kill -0 "$owner"; do kill -0 "$pid" || exit 0; sleep 1; done; kill -9 "$pid") </dev/null >/dev/null 2>&1 &
+fi
 
 # The server writes its ports when it listens, and does that after JetStream has recovered its streams.
 ports=$folder/nats-server_$pid.ports

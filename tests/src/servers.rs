@@ -5,6 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// How long a server may take to end.
+const END_TIME: Duration = Duration::from_secs(20);
+/// How often it is looked at meanwhile.
+const END_PAUSE: Duration = Duration::from_millis(5);
+
 /// A NATS server with JetStream. Killed, and its folder removed, when it is dropped.
 #[derive(Debug)]
 pub struct Nats {
@@ -91,9 +96,16 @@ impl Nats {
         let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "the server ended by itself");
         // Not our child, so there is nothing to wait for but its port.
-        while TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok() {
-            std::thread::sleep(Duration::from_millis(5));
+        for _ in 0..END_TIME.as_millis() / END_PAUSE.as_millis() {
+            if TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_err() {
+                return;
+            }
+            std::thread::sleep(END_PAUSE);
         }
+        panic!(
+            "the server still listens on {} {END_TIME:?} after kill {signal}",
+            self.address
+        );
     }
 }
 
@@ -110,6 +122,7 @@ fn run(folder: &Path, config: Option<&Path>, port: Option<u16>) -> (String, u32)
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers/nats.sh");
     let mut command = Command::new(script);
     command.arg("--folder").arg(folder);
+    command.arg("--owner").arg(std::process::id().to_string());
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }

@@ -25,7 +25,9 @@ use crate::event::{Headers, Message};
 use crate::plan;
 
 /// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a behaviour may take in all.
+const BEHAVIOUR_TIME: Duration = Duration::from_secs(120);
 /// How long nothing must come before we believe that nothing will.
 const QUIET: Duration = Duration::from_millis(300);
 /// More than any behaviour needs.
@@ -79,10 +81,17 @@ macro_rules! broker_suite {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
                 let stand = $stand().await;
-                $crate::broker::suite::$behaviour(&stand).await;
+                let behaviour = $crate::broker::suite::$behaviour(&stand);
+                $crate::broker::suite::in_time(stringify!($behaviour), behaviour).await;
             }
         )+
     };
+}
+
+/// Fails a behaviour that does not end.
+pub async fn in_time(what: &str, behaviour: impl Future<Output = ()>) {
+    let ended = timeout(BEHAVIOUR_TIME, behaviour).await;
+    assert!(ended.is_ok(), "{what} has not ended within {BEHAVIOUR_TIME:?}");
 }
 
 /// Messages arrive in the order in which they were published, with every header and byte.
@@ -189,6 +198,7 @@ pub async fn unsettled_comes_again_in_order_after_a_crash(stand: &dyn Stand) {
     let mut got = Vec::new();
     let all: BTreeSet<u64> = (0..30).filter(|number| !(2..4).contains(number)).collect();
     while !all.is_subset(&numbers(&got).into_iter().collect()) {
+        // Fails by itself when nothing more comes.
         got.extend(reader.next(ROOM).await);
     }
     if goes_back {
@@ -343,18 +353,7 @@ pub async fn nothing_is_lost_while_the_broker_is_away(stand: &dyn Stand) {
 
     stand.start().await;
     host.publish_in_the_end(10..20).await;
-    let take = async {
-        while taken.len() < 18 {
-            match reader.source.next(ROOM).await {
-                Ok(batch) => taken.extend(batch),
-                Err(Error::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(error) => panic!("the broker is back, and the source says: {error}"),
-            }
-        }
-    };
-    if timeout(PATIENCE, take).await.is_err() {
-        panic!("the broker is back, and only {:?} came", numbers(&taken));
-    }
+    reader.take_in_the_end(18, &mut taken).await;
     let expected: Vec<u64> = (0..20).filter(|number| !(1..3).contains(number)).collect();
     assert_eq!(numbers(&taken), expected, "each comes once, and in order");
     reader.settle(taken, Settlement::Done).await;
@@ -485,6 +484,26 @@ impl Reader {
             taken.extend(batch.expect("the broker is there"));
         }
         taken
+    }
+
+    /// Takes until there are so many, through errors of a broker that is on its way back.
+    pub async fn take_in_the_end(&mut self, count: usize, taken: &mut Vec<Delivery>) {
+        let mut latest = None;
+        let take = async {
+            while taken.len() < count {
+                match self.source.next(ROOM).await {
+                    Ok(batch) => taken.extend(batch),
+                    Err(error @ Error::Unreachable { .. }) => {
+                        latest = Some(error);
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    Err(error) => panic!("the broker is back, and the source says: {error}"),
+                }
+            }
+        };
+        if timeout(PATIENCE, take).await.is_err() {
+            panic!("only {} of {count} came; the latest error: {latest:?}", taken.len());
+        }
     }
 
     /// Settles deliveries.

@@ -122,11 +122,12 @@ fn known(tables: &Tables, key: RecordKey) -> Result<Known, store::Error> {
     };
     match record.state {
         RecordState::Done => Ok(Known::Done(PayloadHash(record.payload))),
-        RecordState::Parked => Ok(Known::Parked),
+        RecordState::Parked => Ok(Known::Parked(PayloadHash(record.payload))),
         RecordState::Trying => Ok(match rows::attempts(tables, key)? {
             Attempts {
-                history: Some(history), ..
-            } => Known::Failing(history),
+                history: Some(history),
+                started,
+            } => Known::Failing { history, started },
             Attempts { started: 0, .. } => Known::New,
             Attempts { started, .. } => Known::Started(started),
         }),

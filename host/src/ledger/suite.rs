@@ -177,6 +177,11 @@ fn dead(number: u8, hold: bool) -> Entry {
     entry(number, change)
 }
 
+fn failing(failed: u32, started: u32) -> Known {
+    let history = Box::new(history(failed));
+    Known::Failing { history, started }
+}
+
 fn history(failed: u32) -> History {
     let attempt = |number| Attempt {
         number,
@@ -390,7 +395,7 @@ pub(crate) async fn entries_of_one_write_see_each_other(subject: &mut dyn Subjec
     assert!(written[0].is_ok());
     assert_eq!(written[1], Err(Refused::Conflict));
     assert!(written[2].is_ok());
-    assert_eq!(written[3], Err(Refused::Parked));
+    assert_eq!(written[3], Err(Refused::Parked(PayloadHash(3))));
 }
 
 pub(crate) async fn deleted_state_has_version_zero(subject: &mut dyn Subject) {
@@ -489,7 +494,7 @@ pub(crate) async fn failed_attempts_survive_and_end_with_success(subject: &mut d
         let change = Change::Failed(Box::new(history(failed)));
         sides.write(entry(1, change)).await.unwrap();
         sides = reopen(subject, sides, Stop::Crash).await;
-        assert_eq!(sides.known(1).await, Known::Failing(Box::new(history(failed))));
+        assert_eq!(sides.known(1).await, failing(failed, 0));
     }
     sides.write(applied(1)).await.unwrap();
     assert_eq!(sides.known(1).await, Known::Done(PayloadHash(1)));
@@ -508,7 +513,7 @@ pub(crate) async fn starts_are_counted_across_crashes(subject: &mut dyn Subject)
     sides.write(failed).await.unwrap();
     let written = sides.write(entry(1, Change::Started)).await.unwrap();
     assert_eq!(written.started, 1);
-    assert_eq!(sides.known(1).await, Known::Failing(Box::new(history(1))));
+    assert_eq!(sides.known(1).await, failing(1, 1));
 }
 
 pub(crate) async fn a_parked_lane_keeps_its_order(subject: &mut dyn Subject) {
@@ -517,7 +522,7 @@ pub(crate) async fn a_parked_lane_keeps_its_order(subject: &mut dyn Subject) {
         sides.write(parked(number)).await.unwrap();
     }
     let sides = reopen(subject, sides, Stop::Crash).await;
-    assert_eq!(sides.known(1).await, Known::Parked);
+    assert_eq!(sides.known(1).await, Known::Parked(PayloadHash(1)));
     let waiting = sides.waiting().await;
     assert!(waiting.is_sorted_by(|a, b| a.id < b.id));
     let records: Vec<_> = waiting.iter().map(|event| event.record).collect();
@@ -542,7 +547,7 @@ pub(crate) async fn a_parked_lane_keeps_its_order(subject: &mut dyn Subject) {
 pub(crate) async fn parked_twice_is_refused(subject: &mut dyn Subject) {
     let sides = subject.open().await;
     sides.write(parked(1)).await.unwrap();
-    assert_eq!(sides.write(parked(1)).await, Err(Refused::Parked));
+    assert_eq!(sides.write(parked(1)).await, Err(Refused::Parked(PayloadHash(1))));
     assert_eq!(sides.waiting().await.len(), 1);
 }
 
@@ -551,10 +556,10 @@ pub(crate) async fn a_parked_event_runs_from_its_place_only(subject: &mut dyn Su
     sides.write(parked(1)).await.unwrap();
     sides.write(parked(2)).await.unwrap();
     let place = sides.waiting().await[0].id;
-    assert_eq!(sides.write(applied(1)).await, Err(Refused::Parked));
+    assert_eq!(sides.write(applied(1)).await, Err(Refused::Parked(PayloadHash(1))));
     let effects = || Change::Applied(Effects::default());
     let elsewhere = from_parking(1, ParkedId(place.0 + 100), effects());
-    assert_eq!(sides.write(elsewhere).await, Err(Refused::Parked));
+    assert_eq!(sides.write(elsewhere).await, Err(Refused::Parked(PayloadHash(1))));
     sides.write(from_parking(1, place, effects())).await.unwrap();
     assert_eq!(sides.known(1).await, Known::Done(PayloadHash(1)));
     assert_eq!(sides.waiting().await.len(), 1);
@@ -575,7 +580,7 @@ pub(crate) async fn attempts_of_a_parked_event_survive(subject: &mut dyn Subject
     sides.write(from_parking(1, place, failed(2))).await.unwrap();
     sides.write(from_parking(1, place, Change::Started)).await.unwrap();
     let sides = reopen(subject, sides, Stop::Crash).await;
-    assert_eq!(sides.known(1).await, Known::Parked);
+    assert_eq!(sides.known(1).await, Known::Parked(PayloadHash(1)));
     let event = sides.waiting().await.remove(0);
     assert_eq!(event.history, Some(Box::new(history(2))));
     assert_eq!(event.started, 1);
@@ -690,7 +695,7 @@ pub(crate) async fn a_redriven_event_runs_and_its_letter_is_gone(subject: &mut d
     };
     assert_eq!(redriven, [expected]);
     let sides = reopen(subject, sides, Stop::Crash).await;
-    assert_eq!(sides.known(1).await, Known::Parked);
+    assert_eq!(sides.known(1).await, Known::Parked(PayloadHash(1)));
     assert!(sides.letters.get(key(1)).await.unwrap().unwrap().redriving);
     let waiting = sides.waiting().await;
     assert_eq!(

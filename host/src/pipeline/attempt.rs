@@ -3,6 +3,7 @@
 //! A task per event costs more than a small guest does. In a chunk, guests that only compute run one after the other on
 //! one worker, guests that wait overlap, and what has ended together is reported together.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::job::Job;
 use super::quarantine::Quarantine;
-use super::until_answered;
+use super::{Parts, until_answered};
 use crate::clock::{Clock, Timestamp};
 use crate::ledger::{self, Entry, Ledger, Read, StateBucket, StateKey, StateReader};
 use crate::metrics::Consumer;
@@ -42,9 +43,24 @@ pub struct Bench {
     pub time: Duration,
     /// Keeps apart what may have killed a host.
     pub quarantine: Arc<Quarantine>,
+    /// Chunks that can compute at once.
+    pub workers: usize,
 }
 
 impl Bench {
+    /// The bench of a consumer.
+    #[must_use]
+    pub fn of(parts: &Parts) -> Self {
+        Self {
+            handler: parts.handler.clone(),
+            ledger: parts.ledger.clone(),
+            clock: parts.clock.clone(),
+            time: parts.consumer.limits.time,
+            quarantine: parts.quarantine.clone(),
+            workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        }
+    }
+
     /// Runs a chunk to its end.
     ///
     /// # Cancellation

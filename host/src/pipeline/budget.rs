@@ -42,6 +42,13 @@ impl Budget {
         *self.lock()
     }
 
+    /// Whether there is room for one more.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let used = self.used();
+        used.count < self.whole.count && used.bytes < self.whole.bytes
+    }
+
     /// Waits until there is room for at least one event, and says how much. One task waits at a time.
     ///
     /// # Cancellation

@@ -3,16 +3,17 @@
 //! Commit first, then relay, then settle. A crash after the commit leaves rows in the outbox and a record by which the redelivery is
 //! known; a crash before it leaves nothing.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::arrival::Spent;
 use super::dispatch::{Back, Dispatcher};
 use super::job::Job;
 use super::relay::Posted;
+use super::unconfirmed::Posting;
 use super::until_answered;
-use crate::ledger::{Change, Entry, Output, Refused, Row, RowId, Written};
+use crate::ledger::{Change, Entry, Output, Refused, Row, Written};
 use crate::outcome::Reason;
 use crate::plan::{Name, SettleWhen};
 
@@ -52,6 +53,7 @@ impl Dispatcher {
         if steps.is_empty() {
             return;
         }
+        self.in_ledger += steps.len();
         let (ledger, metrics) = (self.parts.ledger.clone(), self.parts.metrics.clone());
         self.back.push(Box::pin(async move {
             let (mut jobs, mut entries) = (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
@@ -66,6 +68,7 @@ impl Dispatcher {
     }
 
     pub(super) async fn answered(&mut self, answer: Answer) {
+        self.in_ledger -= answer.jobs.len();
         let mut posts: HashMap<Name, Vec<Posted>> = HashMap::new();
         let mut steps = Vec::new();
         for (((job, then), entry), result) in answer.jobs.into_iter().zip(answer.entries.iter()).zip(answer.results) {
@@ -74,7 +77,7 @@ impl Dispatcher {
                 Err(refused) => steps.extend(self.refused(job, then, refused).await),
             }
             if matches!(then, Then::Parked) {
-                self.is_moving = false;
+                self.moves.is_under_way = false;
             }
         }
         for (stream, rows) in posts {
@@ -102,9 +105,9 @@ impl Dispatcher {
                 self.parts.metrics.committed(outputs.len());
                 let ids: Vec<Arc<str>> = outputs.iter().map(|output| output.id.clone()).collect();
                 self.tell(&job, "committed", &ids, None);
-                let (waits_for, number) = self.post(outputs, written, posts);
+                let posting = self.post(outputs, written, posts);
                 self.release_hold(&job);
-                self.done(job, waits_for, number).await;
+                self.done(job, posting).await;
             }
             Then::Dead(reason) => {
                 let (detail, publish, hold) = match &entry.change {
@@ -114,11 +117,11 @@ impl Dispatcher {
                 };
                 self.parts.metrics.dead(&job.event.id, reason, detail);
                 self.tell(&job, "dead", &[], Some(format!("{reason}: {detail}")));
-                let (waits_for, number) = self.post(publish.as_slice(), written, posts);
+                let posting = self.post(publish.as_slice(), written, posts);
                 if hold {
                     self.hold_lane(&job);
                 }
-                self.done(job, waits_for, number).await;
+                self.done(job, posting).await;
             }
             Then::Failed(pause) => {
                 let error = job
@@ -133,42 +136,73 @@ impl Dispatcher {
         }
     }
 
-    /// Collects the rows of an entry for their relays; says how many its delivery waits for, and by what number.
-    fn post(&mut self, outputs: &[Output], written: &Written, posts: &mut HashMap<Name, Vec<Posted>>) -> (usize, u64) {
-        let relayed: Vec<&Output> = outputs
-            .iter()
-            .filter(|output| self.is_relayed(&output.stream))
-            .collect();
-        let waits = self.parts.consumer.settle == SettleWhen::Confirmed;
+    /// Collects the rows of an entry for their relays; says what is to be confirmed before the event is through.
+    fn post(
+        &mut self,
+        outputs: &[Output],
+        written: &Written,
+        posts: &mut HashMap<Name, Vec<Posted>>,
+    ) -> Option<Posting> {
+        let relayed = outputs.iter().filter(|output| self.is_relayed(&output.stream));
+        let relayed: Vec<&Output> = relayed.collect();
         if relayed.is_empty() {
-            return (0, 0);
+            return None;
         }
-        let (sender, number) = self.number();
+        let number = self.unconfirmed.number();
         for (output, id) in relayed.iter().zip(&written.rows) {
             let row = Row {
-                id: RowId(id.0),
+                id: *id,
                 consumer: self.parts.consumer.name.clone(),
                 output: (*output).clone(),
             };
-            let waiter = waits.then(|| (sender.clone(), number));
-            posts
-                .entry(output.stream.clone())
-                .or_default()
-                .push(Posted { row, waiter });
+            let waiter = Some((self.confirmations.clone(), number));
+            let posted = Posted { row, waiter };
+            posts.entry(output.stream.clone()).or_default().push(posted);
         }
-        (if waits { relayed.len() } else { 0 }, number)
+        Some(Posting {
+            number,
+            rows: relayed.len(),
+            bytes: relayed.iter().map(|output| output.message.size()).sum(),
+        })
+    }
+
+    /// An event has left the consumer: its lane goes on, its delivery is settled when its outputs are confirmed, if it is to wait for them.
+    async fn done(&mut self, job: Box<Job>, posting: Option<Posting>) {
+        self.on_the_way.remove(&job.record);
+        let (key, is_head) = (job.lane.clone(), job.is_head);
+        if job.parked.is_some() {
+            self.lanes.taken(&key);
+        }
+        let mut spent = Some(Spent::from(job));
+        let waits = posting.is_some() && self.parts.consumer.settle == SettleWhen::Confirmed;
+        if let Some(spent) = spent.take_if(|_| !waits) {
+            self.settle(spent).await;
+        }
+        if let Some(posting) = posting {
+            self.unconfirmed.insert(posting, spent);
+        }
+        if is_head {
+            self.go_on(&key);
+        }
+    }
+
+    /// Rows of these events are confirmed.
+    pub(super) async fn confirmed(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            if let Some(spent) = self.unconfirmed.confirm(*number) {
+                self.settle(spent).await;
+            }
+        }
     }
 
     fn retry_later(&mut self, job: Box<Job>, pause: Duration) {
         if self.is_draining() {
             // The count is durable; the next host goes on from it.
-            self.forget(&job.record);
+            self.hand_back(job);
             return;
         }
-        let now = self.now();
-        let (key, until) = (job.lane.clone(), now + pause);
-        self.timers.push(Reverse((until, key.clone())));
-        self.lanes.wait(job, until, now);
+        let key = job.lane.clone();
+        self.wait(job, self.now() + pause);
         self.park_if_long(&key);
     }
 
@@ -179,21 +213,14 @@ impl Dispatcher {
         match refused {
             Refused::Conflict => {
                 self.parts.metrics.conflict();
-                self.lanes.again(job);
+                self.run_again(job);
                 None
             }
             // Another delivery of it, or another host, was faster.
-            Refused::Done(payload) if payload != job.payload => Some(self.conflict(job)),
-            Refused::Done(_) | Refused::Parked => {
+            Refused::Done(payload) | Refused::Parked(payload) if payload != job.payload => Some(self.conflict(job)),
+            Refused::Done(_) | Refused::Parked(_) => {
                 self.parts.metrics.duplicate();
-                match then {
-                    // It was not the head of its lane.
-                    Then::Parked => {
-                        self.forget(&job.record);
-                        self.settle(job.into()).await;
-                    }
-                    _ => self.done(job, 0, 0).await,
-                }
+                self.done(job, None).await;
                 None
             }
         }

@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::error::Elapsed;
 
+use super::arrival::{Arrival, Arrived, Spent};
 use super::budget::Budget;
 use super::job::Job;
 use super::letter;
 use super::until_answered;
 use crate::broker::{self, Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
-use crate::clock::Clock;
 use crate::event::codec::{self, Binding};
 use crate::event::{Event, key};
-use crate::ledger::{History, Known, LaneKey, Ledger, PayloadHash, RecordKey};
+use crate::ledger::{History, LaneKey, Ledger, PayloadHash, RecordKey};
 use crate::metrics;
 use crate::outcome::Reason;
 use crate::plan;
@@ -33,42 +33,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What the source gave within its time.
 type Taken = Result<Result<Vec<Delivery>, broker::Error>, Elapsed>;
 
-/// What the intake hands to the dispatcher.
-pub enum Arrival {
-    /// A subscription is open (again): settle through this from now on.
-    Open(Arc<dyn Settle>),
-    /// Events, in order.
-    Batch(Vec<Arrived>),
-}
-
-/// A delivery that was looked at.
-pub enum Arrived {
-    /// An event to run.
-    Fresh(Box<Job>),
-    /// It took effect before: settle it.
-    Duplicate(Spent),
-    /// It waits in the parking already: settle it.
-    Parked(Spent),
-    /// It is of a type that the consumer does not want: settle it.
-    Unwanted(Spent),
-    /// It can't be run: a dead letter.
-    Dead(Box<Job>, Reason, String),
-    /// Its id was used before for other data: a dead letter beside it.
-    Conflict(Box<Job>),
-}
-
-/// What is left of a delivery that needs no attempt.
-pub struct Spent {
-    /// To settle it with; `None` if it came out of the ledger.
-    pub receipt: Option<Receipt>,
-    /// What it weighs.
-    pub weight: Room,
-    /// When it was taken.
-    pub taken: tokio::time::Instant,
-}
-
 /// What an intake works with.
-pub struct Intake {
+pub(super) struct Intake {
     /// Whose.
     pub consumer: Arc<plan::Consumer>,
     /// What it reads from.
@@ -85,8 +51,6 @@ pub struct Intake {
     pub paused: watch::Receiver<bool>,
     /// What it counts.
     pub metrics: metrics::Consumer,
-    /// For pauses.
-    pub clock: Clock,
 }
 
 impl Intake {
@@ -94,7 +58,7 @@ impl Intake {
     ///
     /// # Cancellation
     /// Safe: what was taken and not handed over is given again by the broker.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let (source, settle) = self.subscribe().await;
         if self.arrivals.send(Arrival::Open(settle)).await.is_ok() {
             self.metrics.subscribed(true);
@@ -191,7 +155,7 @@ impl Intake {
         let known = until_answered(&self.metrics, "look_up", || self.ledger.look_up(keys.clone())).await;
         let mut known = known.into_iter();
         let judge = |arrived: Arrived| match asked(&arrived).and_then(|_| known.next()) {
-            Some(known) => judge(arrived, known),
+            Some(known) => arrived.judged(known),
             None => arrived,
         };
         arrived.into_iter().map(judge).collect()
@@ -281,34 +245,6 @@ fn asked(arrived: &Arrived) -> Option<RecordKey> {
     match arrived {
         Arrived::Fresh(job) | Arrived::Dead(job, ..) => Some(job.record),
         _ => None,
-    }
-}
-
-/// What the ledger knows decides what becomes of an arrival.
-pub(super) fn judge(arrived: Arrived, known: Known) -> Arrived {
-    match (arrived, known) {
-        (Arrived::Fresh(job), Known::Done(payload)) if payload != job.payload => Arrived::Conflict(job),
-        (Arrived::Fresh(job) | Arrived::Dead(job, ..), Known::Done(_)) => Arrived::Duplicate(job.into()),
-        (Arrived::Fresh(job) | Arrived::Dead(job, ..), Known::Parked) => Arrived::Parked(job.into()),
-        (Arrived::Fresh(mut job), Known::Failing(history)) => {
-            job.history = history;
-            Arrived::Fresh(job)
-        }
-        (Arrived::Fresh(mut job), Known::Started(started)) => {
-            job.started = started;
-            Arrived::Fresh(job)
-        }
-        (other, _) => other,
-    }
-}
-
-impl From<Box<Job>> for Spent {
-    fn from(job: Box<Job>) -> Self {
-        Self {
-            weight: job.weight(),
-            receipt: job.receipt,
-            taken: job.taken,
-        }
     }
 }
 

@@ -2,9 +2,11 @@
 
 use tokio::time::Instant;
 
+use super::loader::FromParking;
 use crate::broker::{Position, Receipt, Room};
 use crate::event::{Event, Message};
 use crate::ledger::{History, LaneKey, ParkedId, PayloadHash, RecordKey};
+use crate::outcome::Reason;
 
 /// One event on its way, from the intake to its settlement.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ pub struct Job {
     /// To settle its delivery with; `None` if it came out of the ledger.
     pub receipt: Option<Receipt>,
     /// Its place in the parking, if it came from there.
-    pub parked: Option<ParkedId>,
+    pub parked: Option<FromParking>,
     /// When it was taken.
     pub taken: Instant,
     /// The attempts that failed so far.
@@ -38,7 +40,7 @@ pub struct Job {
     /// Whether it is the running head of its lane.
     pub is_head: bool,
     /// Why it can't be run, if that is known already.
-    pub problem: Option<String>,
+    pub problem: Option<(Reason, String)>,
     /// Since when its lane has not moved for it.
     pub waiting_since: Option<Instant>,
 }
@@ -54,5 +56,23 @@ impl Job {
             },
             None => Room { count: 0, bytes: 0 },
         }
+    }
+
+    /// Its place in the parking, if it came from there.
+    #[must_use]
+    pub fn parked_id(&self) -> Option<ParkedId> {
+        self.parked.as_ref().map(|parked| parked.id)
+    }
+
+    /// Why it must not be attempted, if so.
+    #[must_use]
+    pub fn unfit(&self) -> Option<(Reason, String)> {
+        // Three hosts: one that had no record of it yet, and two that had.
+        let is_deadly = self.is_suspect && self.started >= 2;
+        let deadly = || {
+            let detail = "three hosts stopped uncleanly while they handled this event";
+            is_deadly.then(|| (Reason::HostCrash, detail.to_owned()))
+        };
+        self.problem.clone().or_else(deadly)
     }
 }

@@ -1,43 +1,48 @@
 //! The lanes of one consumer: events of one key run one at a time in order of arrival, keys run in parallel.
 //!
-//! A pure structure: it says which event may run next and takes back what became of it. A lane that is parked has its
-//! events in the ledger; here stand only the few that were loaded from there.
+//! A pure structure: it says which event may run next and takes back what became of it. A lane that is parked has its events in the
+//! ledger; here stand only a few that were loaded from there to run now, or what was here before, which runs first. What waits of a
+//! parked lane is not kept here at all, so that any number of them may wait.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
 use super::job::Job;
-use crate::ledger::{DeadId, LaneKey, RecordKey};
+use crate::ledger::{DeadId, LaneKey};
 
 /// The lanes of one consumer.
 #[derive(Default)]
-pub struct Lanes {
+pub(super) struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
     /// Lanes whose head may run, in the order in which they became so. A key may be stale: `take_ready` skips it.
     ready: VecDeque<LaneKey>,
+    /// Events in the ledger or on their way there, over all lanes.
+    parked: u64,
 }
 
 /// One lane.
-pub struct Lane {
-    /// Events in memory, the head first. While the head runs it is not here.
+#[derive(Default)]
+struct Lane {
+    /// Events in memory, the head first. While the head runs it is not here. Either all of them came out of the ledger, or none.
     queue: VecDeque<Box<Job>>,
-    /// What the head does.
-    pub head: Head,
+    head: Head,
     /// Set while the lane's events wait in the ledger.
-    pub parked: Option<Parked>,
+    parked: Option<Parked>,
 }
 
 /// What the head of a lane does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Head {
     /// There is none.
+    #[default]
     Absent,
     /// It may run.
     Ready,
     /// It runs, or its outcome is being committed.
     Running,
-    /// It waits for its next attempt. `since` is when this wait of the lane began.
+    /// It waits for its next attempt.
     Waiting {
         /// When it may run.
         until: Instant,
@@ -46,45 +51,59 @@ pub enum Head {
     },
 }
 
-/// What is in the ledger of a parked lane.
-#[derive(Clone, Debug, Default)]
-pub struct Parked {
-    /// Events that wait there, the loaded ones included.
-    pub waiting: u64,
+/// What is known of a parked lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Parked {
+    /// Events that wait there, about: to be shown only.
+    waiting: u64,
     /// Events on their way there.
-    pub moving: u64,
+    moving: u64,
+    /// Whether some of its events may be there that are not here.
+    has_more: bool,
     /// The dead letter it waits for.
-    pub held_by: Option<DeadId>,
-    /// Whether its first events are being loaded.
-    pub loading: bool,
+    held_by: Option<DeadId>,
+    /// Whether the event of that dead letter may be at its front.
+    is_redriven: bool,
+    /// Whether its first events are about to be loaded.
+    is_loading: bool,
+}
+
+impl Parked {
+    fn count(&self) -> u64 {
+        self.waiting + self.moving
+    }
+
+    /// Events of it may be in the ledger.
+    fn look_again(&mut self) {
+        (self.has_more, self.is_redriven) = (true, true);
+    }
+}
+
+/// What a lane does that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// When its head may run.
+    pub until: Instant,
+    /// Since when it has not moved.
+    pub since: Instant,
+    /// Events of it in memory.
+    pub queued: usize,
 }
 
 impl Lanes {
-    /// Puts an event at the end of its lane.
-    pub fn push(&mut self, job: Box<Job>) {
-        let lane = self.lanes.entry(job.lane.clone()).or_insert_with(Lane::empty);
+    /// Puts an event at the end of its lane, which is not parked.
+    pub(super) fn push(&mut self, job: Box<Job>) {
+        let key = job.lane.clone();
+        let lane = self.lanes.entry(key.clone()).or_default();
+        lane.queue.push_back(job);
         if lane.head == Head::Absent {
             lane.head = Head::Ready;
-            self.ready.push_back(job.lane.clone());
-        }
-        lane.queue.push_back(job);
-    }
-
-    /// Puts events loaded from the ledger into their parked lane.
-    pub fn load(&mut self, key: &LaneKey, jobs: Vec<Box<Job>>) {
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        if let Some(parked) = &mut lane.parked {
-            parked.loading = false;
-        }
-        lane.queue.extend(jobs);
-        if lane.head == Head::Absent && !lane.queue.is_empty() {
-            lane.head = Head::Ready;
-            self.ready.push_back(key.clone());
+            self.ready.push_back(key);
         }
     }
 
     /// The next event that may run; its lane runs from now on.
-    pub fn take_ready(&mut self) -> Option<Box<Job>> {
+    pub(super) fn take_ready(&mut self) -> Option<Box<Job>> {
         while let Some(key) = self.ready.pop_front() {
             if let Some(lane) = self.lanes.get_mut(&key)
                 && lane.head == Head::Ready
@@ -100,134 +119,96 @@ impl Lanes {
 
     /// Whether some event may run.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// The running head is done with: the lane goes on.
-    pub fn advance(&mut self, key: &LaneKey) {
-        let Some(lane) = self.lanes.get_mut(key) else { return };
-        if lane.queue.is_empty() {
-            lane.head = Head::Absent;
-            if lane.parked.is_none() {
-                self.lanes.remove(key);
-            }
-        } else {
-            lane.head = Head::Ready;
+    pub(super) fn advance(&mut self, key: &LaneKey) {
+        let Entry::Occupied(mut lane) = self.lanes.entry(key.clone()) else {
+            return;
+        };
+        if !lane.get().queue.is_empty() {
+            lane.get_mut().head = Head::Ready;
             self.ready.push_back(key.clone());
+        } else if lane.get().parked.is_some() {
+            lane.get_mut().head = Head::Absent;
+        } else {
+            lane.remove();
         }
     }
 
     /// The running head comes back, to run again at once.
-    pub fn again(&mut self, mut job: Box<Job>) {
+    pub(super) fn again(&mut self, mut job: Box<Job>) {
         job.is_head = false;
         let key = job.lane.clone();
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let lane = self.lanes.entry(key.clone()).or_default();
         lane.queue.push_front(job);
         lane.head = Head::Ready;
         self.ready.push_back(key);
     }
 
-    /// The running head comes back, to run again later.
-    pub fn wait(&mut self, mut job: Box<Job>, until: Instant, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&job.lane) else {
-            return;
-        };
+    /// The running head comes back, to run again later. If it is of a parked lane, it and what was loaded with it is forgotten: it is
+    /// in the ledger, and is loaded again when it is time.
+    pub(super) fn wait(&mut self, mut job: Box<Job>, until: Instant, now: Instant) {
         let since = *job.waiting_since.get_or_insert(now);
-        job.is_head = false;
-        lane.queue.push_front(job);
+        let lane = self.lanes.entry(job.lane.clone()).or_default();
         lane.head = Head::Waiting { until, since };
+        if job.parked.is_some() {
+            lane.queue.clear();
+            lane.parked.get_or_insert_default().look_again();
+        } else {
+            job.is_head = false;
+            lane.queue.push_front(job);
+        }
     }
 
-    /// Lets the head wait if it is this event and does not run yet; says whether it does.
-    pub fn hold_head(&mut self, key: &LaneKey, record: RecordKey, until: Instant, now: Instant) -> bool {
+    /// A waiting head may run now. Says whether it has to be loaded first.
+    pub(super) fn wake(&mut self, key: &LaneKey, now: Instant) -> bool {
         let Some(lane) = self.lanes.get_mut(key) else {
             return false;
         };
-        let is_head = lane.head == Head::Ready && lane.queue.front().is_some_and(|job| job.record == record);
-        if is_head {
-            lane.head = Head::Waiting { until, since: now };
+        match lane.head {
+            Head::Waiting { until, .. } if until <= now => {}
+            _ => return false,
         }
-        is_head
-    }
-
-    /// A waiting head may run now.
-    pub fn wake(&mut self, key: &LaneKey, now: Instant) {
-        if let Some(lane) = self.lanes.get_mut(key)
-            && let Head::Waiting { until, .. } = lane.head
-            && until <= now
-        {
-            lane.head = Head::Ready;
-            self.ready.push_back(key.clone());
-        }
-    }
-
-    /// Parks a lane: its events in memory are taken out, to be moved into the ledger in this order.
-    pub fn park(&mut self, key: &LaneKey) -> Vec<Box<Job>> {
-        let lane = self.lanes.entry(key.clone()).or_insert_with(Lane::empty);
-        let jobs: Vec<_> = lane.queue.drain(..).collect();
-        let parked = lane.parked.get_or_insert_default();
-        parked.moving += jobs.len() as u64;
-        if lane.head != Head::Running {
+        if lane.queue.is_empty() {
             lane.head = Head::Absent;
-        }
-        jobs
-    }
-
-    /// Lets a lane run from memory again, if nothing of it is in the ledger any more; says whether it does.
-    pub fn unpark(&mut self, key: &LaneKey) -> bool {
-        let Some(lane) = self.lanes.get_mut(key) else {
             return true;
-        };
-        let is_empty = lane.parked.as_ref().is_none_or(|parked| {
-            parked.waiting == 0 && parked.moving == 0 && parked.held_by.is_none() && !parked.loading
-        });
-        if is_empty {
-            lane.parked = None;
-            if lane.head == Head::Absent {
-                self.lanes.remove(key);
-            }
         }
-        is_empty
+        lane.head = Head::Ready;
+        self.ready.push_back(key.clone());
+        false
     }
 
-    /// One lane.
-    pub fn get_mut(&mut self, key: &LaneKey) -> Option<&mut Lane> {
-        self.lanes.get_mut(key)
-    }
-
-    /// One lane, made if it is not there.
-    pub fn get_or_insert(&mut self, key: &LaneKey) -> &mut Lane {
-        self.lanes.entry(key.clone()).or_insert_with(Lane::empty)
-    }
-
-    /// Lanes that wait for a dead letter.
-    pub fn held(&self) -> impl Iterator<Item = &LaneKey> {
-        let is_held = |lane: &Lane| lane.parked.as_ref().is_some_and(|parked| parked.held_by.is_some());
-        self.lanes
-            .iter()
-            .filter(move |(_, lane)| is_held(lane))
-            .map(|(key, _)| key)
+    /// Whether a lane waits in memory, and for how long.
+    #[must_use]
+    pub(super) fn waiting(&self, key: &LaneKey) -> Option<Wait> {
+        let lane = self.lanes.get(key).filter(|lane| lane.parked.is_none())?;
+        match lane.head {
+            Head::Waiting { until, since } => Some(Wait {
+                until,
+                since,
+                queued: lane.queue.len(),
+            }),
+            _ => None,
+        }
     }
 
     /// How many lanes there are.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.lanes.len()
     }
 
-    /// How many events wait in the ledger.
+    /// How many events wait in the ledger or are on their way there, about.
     #[must_use]
-    pub fn parked(&self) -> u64 {
-        self.lanes
-            .values()
-            .filter_map(|lane| lane.parked.as_ref())
-            .map(|parked| parked.waiting + parked.moving)
-            .sum()
+    pub(super) fn parked(&self) -> u64 {
+        self.parked
     }
 
     /// Takes out everything that does not run.
-    pub fn drain(&mut self) -> Vec<Box<Job>> {
+    pub(super) fn drain(&mut self) -> Vec<Box<Job>> {
         self.ready.clear();
         let mut jobs = Vec::new();
         for lane in self.lanes.values_mut() {
@@ -240,18 +221,151 @@ impl Lanes {
     }
 }
 
-impl Lane {
-    fn empty() -> Self {
-        Self {
-            queue: VecDeque::new(),
-            head: Head::Absent,
-            parked: None,
+/// What is parked.
+impl Lanes {
+    /// Whether a lane is parked: whatever arrives for it goes into the ledger.
+    #[must_use]
+    pub(super) fn is_parked(&self, key: &LaneKey) -> bool {
+        self.lanes.get(key).is_some_and(|lane| lane.parked.is_some())
+    }
+
+    /// Parks a lane. Gives its events that are only in memory, to be moved into the ledger in this order.
+    pub(super) fn park(&mut self, key: &LaneKey) -> Vec<Box<Job>> {
+        let lane = self.lanes.entry(key.clone()).or_default();
+        let jobs: Vec<_> = lane.queue.drain(..).filter(|job| job.parked.is_none()).collect();
+        if lane.head != Head::Running {
+            lane.head = Head::Absent;
+        }
+        lane.parked.get_or_insert_default();
+        let moving = jobs.len() as u64;
+        self.change(key, |parked| {
+            parked.moving += moving;
+            // Of what was loaded before nothing is kept.
+            parked.look_again();
+        });
+        jobs
+    }
+
+    /// One more event of a parked lane is on its way into the ledger.
+    pub(super) fn moving(&mut self, key: &LaneKey) {
+        self.change(key, |parked| parked.moving += 1);
+    }
+
+    /// An event has arrived in the ledger.
+    pub(super) fn moved(&mut self, key: &LaneKey) {
+        self.change(key, |parked| {
+            parked.moving = parked.moving.saturating_sub(1);
+            parked.waiting += 1;
+            parked.has_more = true;
+        });
+    }
+
+    /// An event does not go into the ledger after all.
+    pub(super) fn not_moved(&mut self, key: &LaneKey) {
+        self.change(key, |parked| parked.moving = parked.moving.saturating_sub(1));
+    }
+
+    /// An event of a parked lane is out of the ledger.
+    pub(super) fn taken(&mut self, key: &LaneKey) {
+        self.change(key, |parked| parked.waiting = parked.waiting.saturating_sub(1));
+    }
+
+    /// So many events of a lane are in the ledger, as was seen there.
+    pub(super) fn listed(&mut self, key: &LaneKey, waiting: u64) {
+        self.lanes
+            .entry(key.clone())
+            .or_default()
+            .parked
+            .get_or_insert_default();
+        self.change(key, |parked| {
+            parked.waiting = waiting;
+            if waiting > 0 {
+                parked.look_again();
+            }
+        });
+    }
+
+    /// A lane waits for a dead letter from now on.
+    pub(super) fn hold(&mut self, key: &LaneKey, by: DeadId) {
+        self.change(key, |parked| parked.held_by = Some(by));
+    }
+
+    /// A lane does not wait for a dead letter any more, if it waits for this one. Says whether it did.
+    pub(super) fn release(&mut self, key: &LaneKey, by: DeadId) -> bool {
+        let parked = self.lanes.get_mut(key).and_then(|lane| lane.parked.as_mut());
+        let held_by = parked.map(|parked| &mut parked.held_by);
+        held_by
+            .and_then(|held_by| held_by.take_if(|held_by| *held_by == by))
+            .is_some()
+    }
+
+    /// What a lane waits for.
+    #[must_use]
+    pub(super) fn held_by(&self, key: &LaneKey) -> Option<DeadId> {
+        self.lanes.get(key)?.parked?.held_by
+    }
+
+    /// Lanes that wait for a dead letter, and which.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&LaneKey, DeadId)> {
+        let held = |(key, lane): (_, &Lane)| Some((key, lane.parked?.held_by?));
+        self.lanes.iter().filter_map(held)
+    }
+
+    /// Whether the first events of a lane are to be loaded: nothing of it is here, and some may be there. It counts as loading from now
+    /// on.
+    pub(super) fn wants_load(&mut self, key: &LaneKey) -> bool {
+        let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.head == Head::Absent) else {
+            return false;
+        };
+        let Some(parked) = &mut lane.parked else { return false };
+        let wants = !parked.is_loading && parked.has_more && (parked.held_by.is_none() || parked.is_redriven);
+        parked.is_loading |= wants;
+        wants
+    }
+
+    /// A lane is read from the ledger now: what comes there later is not seen.
+    pub(super) fn reading(&mut self, key: &LaneKey) {
+        self.change(key, |parked| (parked.has_more, parked.is_redriven) = (false, false));
+    }
+
+    /// Takes what was read of a parked lane. `has_more`: there are others behind it.
+    pub(super) fn load(&mut self, key: &LaneKey, jobs: Vec<Box<Job>>, has_more: bool) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let Some(parked) = &mut lane.parked else { return };
+        parked.is_loading = false;
+        parked.has_more |= has_more;
+        if lane.head == Head::Absent && !jobs.is_empty() {
+            lane.queue.extend(jobs);
+            lane.head = Head::Ready;
+            self.ready.push_back(key.clone());
+        } else if !jobs.is_empty() {
+            parked.look_again();
         }
     }
 
-    /// Events in memory that do not run.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.queue.len()
+    /// Lets a lane run from memory again, if nothing of it can be in the ledger any more.
+    pub(super) fn unpark(&mut self, key: &LaneKey) {
+        let Entry::Occupied(lane) = self.lanes.entry(key.clone()) else {
+            return;
+        };
+        let is_idle = lane.get().head == Head::Absent && lane.get().queue.is_empty();
+        if let Some(parked) = lane.get().parked
+            && is_idle
+            && parked.moving == 0
+            && !parked.has_more
+            && !parked.is_loading
+            && parked.held_by.is_none()
+        {
+            self.parked -= parked.count();
+            lane.remove();
+        }
+    }
+
+    fn change(&mut self, key: &LaneKey, change: impl FnOnce(&mut Parked)) {
+        if let Some(parked) = self.lanes.get_mut(key).and_then(|lane| lane.parked.as_mut()) {
+            let before = parked.count();
+            change(parked);
+            self.parked = self.parked - before + parked.count();
+        }
     }
 }

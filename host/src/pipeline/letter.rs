@@ -66,13 +66,18 @@ pub fn entry(job: &Job, consumer: &plan::Consumer, letter: DeadLetter) -> Entry 
         record: job.record,
         payload: job.payload,
         lane: job.lane.clone(),
-        parked: job.parked,
+        parked: job.parked_id(),
         change: Change::Dead {
-            hold: consumer.on_dead == plan::OnDead::HoldKey && letter.event.is_some(),
+            hold: consumer.on_dead == plan::OnDead::HoldKey && has_key(&letter),
             letter: Box::new(letter),
             publish,
         },
     }
+}
+
+/// Whether there can be later events of its key.
+fn has_key(letter: &DeadLetter) -> bool {
+    !matches!(letter.reason, Reason::Undecodable | Reason::NoKey)
 }
 
 /// The entry of an event whose id was used before for other data.
@@ -91,7 +96,7 @@ pub fn conflict(job: &Job, consumer: &plan::Consumer, revision: &str, now: Times
         record: job.record,
         payload: job.payload,
         lane: job.lane.clone(),
-        parked: job.parked,
+        parked: job.parked_id(),
         change: Change::Conflict {
             letter: Box::new(letter),
             publish,

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::letter;
+use super::unconfirmed::Confirmations;
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::clock::Clock;
 use crate::ledger::{LaneKey, Ledger, Outbox, Row, RowId};
@@ -34,7 +35,7 @@ pub struct Posted {
     /// The row.
     pub row: Row,
     /// Whom to tell when it is confirmed, and by what number. Nobody waits for what an earlier host left.
-    pub waiter: Option<(mpsc::Sender<Vec<u64>>, u64)>,
+    pub waiter: Option<(Confirmations, u64)>,
 }
 
 /// The way into a relay. Cloning shares it; its queue holds as much as all consumers may hold unsettled.
@@ -134,13 +135,11 @@ impl Run {
     }
 
     fn accept(&mut self, posted: Vec<Posted>) {
+        let keeps_order = self.keeps_order();
         for posted in posted {
-            if self.keeps_order() {
-                self.ready.push_back(posted);
-                continue;
-            }
             match self.keys.get_mut(&posted.row.output.key) {
                 Some(behind) => behind.push_back(posted),
+                None if keeps_order => self.ready.push_back(posted),
                 None => {
                     self.keys.insert(posted.row.output.key.clone(), VecDeque::new());
                     self.ready.push_back(posted);
@@ -196,7 +195,7 @@ impl Run {
             }
         }
         self.retry(failed, error);
-        self.confirm(confirmed).await;
+        self.confirm(confirmed);
     }
 
     /// Makes a dead letter of a row that its broker refuses for good; says whether it is durable.
@@ -247,15 +246,15 @@ impl Run {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 
-    async fn confirm(&mut self, confirmed: Vec<Posted>) {
+    fn confirm(&mut self, confirmed: Vec<Posted>) {
         let mut rows: Vec<RowId> = Vec::with_capacity(confirmed.len());
-        let mut waiters: Vec<(mpsc::Sender<Vec<u64>>, Vec<u64>)> = Vec::new();
+        let mut waiters: Vec<(Confirmations, Vec<u64>)> = Vec::new();
         self.parts.metrics.confirmed(confirmed.len());
         for posted in confirmed {
             rows.push(posted.row.id);
             self.go_on(&posted.row.output.key);
             if let Some((waiter, number)) = posted.waiter {
-                match waiters.iter_mut().find(|(known, _)| known.same_channel(&waiter)) {
+                match waiters.iter_mut().find(|(known, _)| known.is_same(&waiter)) {
                     Some((_, numbers)) => numbers.push(number),
                     None => waiters.push((waiter, vec![number])),
                 }
@@ -264,8 +263,7 @@ impl Run {
         // First forget, then tell: a crash between them publishes the rows again under their ids.
         self.parts.outbox.confirmed(rows);
         for (waiter, numbers) in waiters {
-            // A consumer that has stopped does not wait any more.
-            let _ = waiter.send(numbers).await;
+            waiter.tell(&numbers);
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::arrival::Spent;
 use super::budget::Budget;
-use super::intake::Spent;
 use crate::broker::{Room, Settle, Settlement};
 use crate::clock::Clock;
 use crate::metrics;
@@ -17,7 +17,7 @@ use crate::metrics;
 const CHUNK: usize = 1_024;
 
 /// What a settler is told.
-pub enum Order {
+pub(super) enum Order {
     /// Settle through this from now on.
     Through(Arc<dyn Settle>),
     /// Settle a delivery.
@@ -28,7 +28,12 @@ pub enum Order {
 ///
 /// # Cancellation
 /// Safe: what was not told is given again.
-pub async fn run(mut orders: mpsc::Receiver<Order>, budget: Arc<Budget>, metrics: metrics::Consumer, clock: Clock) {
+pub(super) async fn run(
+    mut orders: mpsc::Receiver<Order>,
+    budget: Arc<Budget>,
+    metrics: metrics::Consumer,
+    clock: Clock,
+) {
     let mut through: Option<Arc<dyn Settle>> = None;
     let mut chunk = Vec::with_capacity(CHUNK);
     while orders.recv_many(&mut chunk, CHUNK).await > 0 {

@@ -1,12 +1,14 @@
 //! The behaviour of a whole consumer over the real embedded store, ledger and broker.
 
+mod breaker;
+mod dead_letters;
 mod duplicates;
 mod failing;
 mod handler;
 mod lanes;
-mod outputs;
 mod outside;
 mod parking;
-mod restarts;
-mod retries;
+mod relaying;
+mod retry;
 mod stage;
+mod stopping;

@@ -1,8 +1,5 @@
 //! NATS JetStream. Another server than the newest is tried with `NATS_SERVER=PATH` set.
 
-mod access;
-mod mishaps;
-
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,7 +14,10 @@ use tidegate::clock::Clock;
 use tidegate::plan;
 use tidegate_tests::servers;
 
+mod administration;
+mod credentials;
 mod draining;
+mod mishaps;
 
 tidegate::broker_suite!(stand);
 

@@ -70,19 +70,21 @@ pub(super) fn apply(
 
 /// Whether an event may still change. One that waits in the parking may be changed only from its place there.
 fn refuse(batch: &Batch<'_>, subject: &Subject, record: Option<Record>) -> Result<Option<Refused>, Error> {
-    let state = record.map(|record| record.state);
-    if let (Some(RecordState::Done), Some(record)) = (state, record) {
-        return Ok(Some(Refused::Done(PayloadHash(record.payload))));
-    }
+    let parked = match record {
+        Some(record) if record.state == RecordState::Done => {
+            return Ok(Some(Refused::Done(PayloadHash(record.payload))));
+        }
+        Some(record) if record.state == RecordState::Parked => Some(Refused::Parked(PayloadHash(record.payload))),
+        _ => None,
+    };
     let Some(id) = subject.parked else {
-        return Ok((state == Some(RecordState::Parked)).then_some(Refused::Parked));
+        return Ok(parked);
     };
     let place = rows::parked_key(&subject.consumer, &subject.lane, id);
-    Ok(match (batch.get(Table::Parked, &place)?, state) {
-        (Some(_), _) => None,
-        (None, Some(RecordState::Parked)) => Some(Refused::Parked),
+    Ok(match batch.get(Table::Parked, &place)? {
+        Some(_) => None,
         // It ran from there already, or was purged, so long ago that its record is forgotten.
-        (None, _) => Some(Refused::Done(subject.payload)),
+        None => Some(parked.unwrap_or(Refused::Done(subject.payload))),
     })
 }
 
@@ -174,8 +176,8 @@ fn park(
     message: Message,
     position: Position,
 ) -> Result<Result<Written, Refused>, Error> {
-    if record.is_some_and(|record| record.state == RecordState::Parked) {
-        return Ok(Err(Refused::Parked));
+    if let Some(record) = record.filter(|record| record.state == RecordState::Parked) {
+        return Ok(Err(Refused::Parked(PayloadHash(record.payload))));
     }
     let id = ParkedId(batch.number().cast_signed());
     let parked = Parked {

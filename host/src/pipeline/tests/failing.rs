@@ -1,7 +1,7 @@
 //! A ledger that is out of reach when a test says so, and else the real one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
 
@@ -13,18 +13,37 @@ use crate::ledger::{
 };
 use crate::plan::Name;
 
+/// Puts the ledger out of reach. It outlives the hosts of a test.
+#[derive(Default)]
+pub(super) struct Switch {
+    is_away: AtomicBool,
+    refused: AtomicUsize,
+}
+
+impl Switch {
+    pub(super) fn turn(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    /// Calls that failed so far.
+    pub(super) fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+}
+
 /// The ledger of a host, with a switch.
 pub(super) struct Failing {
-    pub(super) inner: Arc<Embedded>,
-    pub(super) is_away: Arc<AtomicBool>,
+    pub inner: Arc<Embedded>,
+    pub switch: Arc<Switch>,
 }
 
 impl Failing {
     fn check(&self) -> Result<(), Error> {
-        match self.is_away.load(Ordering::SeqCst) {
-            true => Err(Error::Unavailable("the disk is full".to_owned())),
-            false => Ok(()),
+        if self.switch.is_away.load(Ordering::SeqCst) {
+            self.switch.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(Error::Unavailable("the disk is full".to_owned()));
         }
+        Ok(())
     }
 }
 

@@ -70,9 +70,9 @@ impl Gate {
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Called {
-    pub(super) id: String,
-    pub(super) attempt: u32,
-    pub(super) at: Instant,
+    pub id: String,
+    pub attempt: u32,
+    pub at: Instant,
 }
 
 type Script = dyn Fn(&Event, u32) -> Answer + Send + Sync;
@@ -83,7 +83,7 @@ pub(super) struct Scripted {
     clock: Clock,
     calls: Mutex<Vec<Called>>,
     running: Mutex<BTreeMap<String, String>>,
-    pub(super) overlaps: Mutex<Vec<String>>,
+    pub overlaps: Mutex<Vec<String>>,
 }
 
 impl Scripted {

@@ -103,7 +103,7 @@ fn unreachable() -> Error {
 
 /// A handle on it, as a broker and as a publisher.
 #[derive(Clone)]
-pub(super) struct Door(pub(super) Arc<Outside>);
+pub(super) struct Door(pub Arc<Outside>);
 
 impl Broker for Door {
     fn subscribe(&self, _: Subscription) -> BoxFuture<'_, Result<Subscribed, Error>> {

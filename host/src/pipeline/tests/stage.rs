@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-use super::failing::Failing;
+use super::failing::{Failing, Switch};
 use super::handler::{Answer, Scripted, counter};
 use super::outside::{Door, Outside};
 use crate::broker::{self, Outgoing, Publisher};
@@ -36,11 +36,11 @@ pub(super) fn name(text: &str) -> Name {
 
 /// A stage, with or without a host on it.
 pub(super) struct Stage {
-    pub(super) plan: plan::Consumer,
-    pub(super) plugin: Arc<Scripted>,
-    pub(super) outside: Arc<Outside>,
-    /// Whether the ledger is out of reach.
-    pub(super) ledger_is_away: Arc<AtomicBool>,
+    pub plan: plan::Consumer,
+    pub plugin: Arc<Scripted>,
+    pub outside: Arc<Outside>,
+    /// Puts the ledger out of reach.
+    pub ledger_switch: Arc<Switch>,
     folder: TempDir,
     sent: AtomicUsize,
     host: Option<Host>,
@@ -63,7 +63,7 @@ impl Stage {
             plan: consumer(),
             plugin: Scripted::new(script),
             outside: Outside::new(),
-            ledger_is_away: Arc::default(),
+            ledger_switch: Arc::default(),
             folder: tempfile::tempdir().unwrap(),
             sent: AtomicUsize::new(0),
             host: None,
@@ -87,7 +87,7 @@ impl Stage {
         let publisher = orders.publisher(self.plan.reads.clone()).await.unwrap();
         let failing = Arc::new(Failing {
             inner: ledger.clone(),
-            is_away: self.ledger_is_away.clone(),
+            switch: self.ledger_switch.clone(),
         });
         let metrics = Metrics::new();
         let (relays, tasks) = self.relays(&ledger, &metrics, &clock).await;
@@ -249,8 +249,8 @@ impl Stage {
     pub(super) fn lag(&self) -> u64 {
         let logs = self.store().logs().unwrap();
         let orders = logs.iter().find(|log| log.stream == name("orders"));
-        // Before the consumer has begun, everything is to come.
-        orders.map_or(0, |log| log.consumers.first().map_or(log.length, |cursor| cursor.lag))
+        let cursor = orders.and_then(|log| log.consumers.first());
+        cursor.map_or(u64::MAX, |cursor| cursor.lag)
     }
 
     /// Waits until something is so.

@@ -11,7 +11,6 @@ use tidegate::broker::{Delivery, Outgoing, Room, Settlement, Subscription};
 use tidegate::event::{Headers, Message};
 use tidegate::plan;
 
-const MESSAGES: usize = 20_000;
 /// A source that has forgotten to ask would wait for seven seconds.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// The most that is held.
@@ -22,9 +21,41 @@ const WHOLE: Room = Room {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mixed_sizes_are_drained_without_a_wait_whatever_the_room() {
+    let (mut sizes, mut rooms) = (Lot(1), Lot(2));
+    let size = move |_| match sizes.below(100) {
+        0 => sizes.within(20_000, 200_000),
+        1..10 => sizes.within(1_000, 20_000),
+        _ => 100,
+    };
+    let room = move |_, free| Room {
+        count: rooms.within(1, free),
+        bytes: match rooms.below(3) {
+            0 => rooms.within(1, 2_000),
+            1 => rooms.within(1, 300_000),
+            _ => WHOLE.bytes,
+        },
+    };
+    drain(20_000, size, room).await;
+}
+
+/// The server ends such a request without a word. What was still missing of its count was once believed to be on its way, for
+/// ever, and so there was less and less that was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_end_with_their_last_byte_are_renewed() {
+    // About 200 bytes a message on the wire: of every 200 rooms, one or more are filled to the last byte.
+    let room = |call, free| Room {
+        count: free,
+        bytes: 400 + call % 400,
+    };
+    drain(5_000, |_| 100, room).await;
+}
+
+/// Publishes messages of these sizes and takes them with these rooms, by the number of the message or call; a room is also told
+/// how many more may be held.
+async fn drain(messages: usize, size: impl FnMut(usize) -> usize, mut room: impl FnMut(usize, usize) -> Room) {
     let stand = super::stand().await;
     let host = Host::start(&stand).await;
-    publish(&host, &stand.subject()).await;
+    publish(&host, &stand.subject(), messages, size).await;
     let subscription = Subscription {
         consumer: plan::Name::new("reader").unwrap(),
         stream: stand.stream(),
@@ -32,25 +63,19 @@ async fn mixed_sizes_are_drained_without_a_wait_whatever_the_room() {
     };
     let mut reader = host.broker.subscribe(subscription).await.unwrap();
 
-    let mut lot = Lot(1);
     let mut held: VecDeque<Delivery> = VecDeque::new();
-    let mut taken = 0;
-    while taken < MESSAGES {
-        let room = Room {
-            count: lot.within(1, WHOLE.count - held.len()),
-            // One in three is so small that it is used up to the last byte, or too small for one message.
-            bytes: match lot.below(3) {
-                0 => lot.within(1, 2_000),
-                1 => lot.within(1, 300_000),
-                _ => WHOLE.bytes,
-            },
-        };
+    let mut lot = Lot(3);
+    let (mut taken, mut calls) = (0, 0);
+    while taken < messages {
+        let room = room(calls, WHOLE.count - held.len());
+        calls += 1;
         let next = timeout(WAIT_MAX, reader.source.next(room)).await;
-        let batch = next.unwrap_or_else(|_| panic!("waited in vain after {taken} of {MESSAGES}, with {room:?}"));
+        let batch = next.unwrap_or_else(|_| panic!("waited in vain after {taken} of {messages}, with {room:?}"));
         for delivery in batch.unwrap() {
             assert_eq!(
                 delivery.message.payload.first_chunk(),
-                Some(&(taken as u64).to_be_bytes())
+                Some(&(taken as u64).to_be_bytes()),
+                "out of order"
             );
             taken += 1;
             held.push_back(delivery);
@@ -64,18 +89,11 @@ async fn mixed_sizes_are_drained_without_a_wait_whatever_the_room() {
     }
 }
 
-async fn publish(host: &Host<'_>, subject: &str) {
-    let mut lot = Lot(2);
-    let mut number = 0_u64;
-    while number < MESSAGES as u64 {
-        let batch = (number..number + 250).map(|number| {
-            let size = match lot.below(100) {
-                0 => lot.within(20_000, 200_000),
-                1..10 => lot.within(1_000, 20_000),
-                _ => 100,
-            };
-            let mut payload = vec![b'x'; size];
-            payload[..8].copy_from_slice(&number.to_be_bytes());
+async fn publish(host: &Host<'_>, subject: &str, messages: usize, mut size: impl FnMut(usize) -> usize) {
+    for start in (0..messages).step_by(250) {
+        let batch = (start..start + 250).map(|number| {
+            let mut payload = vec![b'x'; size(number)];
+            payload[..8].copy_from_slice(&(number as u64).to_be_bytes());
             Outgoing {
                 id: number.to_string().into(),
                 key: [].into(),
@@ -89,7 +107,6 @@ async fn publish(host: &Host<'_>, subject: &str) {
         for result in host.publisher.publish(batch.collect()).await {
             result.unwrap();
         }
-        number += 250;
     }
 }
 

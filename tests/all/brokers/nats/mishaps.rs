@@ -129,24 +129,6 @@ async fn settle_all_and_see_nothing_again(stand: &Nats, reader: Reader, taken: V
 }
 
 #[tokio::test]
-async fn a_consumer_that_was_deleted_is_made_anew_where_it_stood() {
-    let stand = Nats::reading(servers::Nats::start(), patient(created()));
-    let host = Host::start(&stand).await;
-    let mut reader = host.read("reader").await;
-    host.publish_numbers(0..10).await;
-    let mut taken = reader.take_in_rooms_of(5, 5).await;
-    reader.settle(taken.drain(..2).collect(), Settlement::Done).await;
-
-    let stream = stand.administrator().await.get_stream("orders").await.unwrap();
-    stream.delete_consumer("tidegate-reader").await.unwrap();
-    host.publish_numbers(10..12).await;
-    taken.extend(take_until(&mut reader, 11).await);
-    assert_eq!(numbers(&taken), Vec::from_iter(2..12), "each once and in order");
-    drop(host);
-    settle_all_and_see_nothing_again(&stand, reader, taken).await;
-}
-
-#[tokio::test]
 async fn a_stream_that_is_missing_is_named_with_what_to_do() {
     let server = servers::Nats::start();
     let broker = broker_at(server.url(), NatsCredentials::None, None);
@@ -487,54 +469,4 @@ async fn a_message_with_headers_that_are_no_text_outlives_a_crash() {
     let seen: Vec<u64> = taken.iter().map(|(number, _)| *number).collect();
     // The server forgot that it gave the first two when the connection was lost, and then did not hear that they were settled.
     assert!(seen.ends_with(&[2, 3, 4]), "{seen:?}");
-}
-
-/// Everything at once: a load, a consumer that settles as it goes, and a server that dies twice.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_survives_a_server_that_is_killed_twice() {
-    const ALL: u64 = 2_000;
-    let stand: Nats = stand().await;
-    let host = Host::start(&stand).await;
-    let mut reader = host.read("reader").await;
-    let publish = async {
-        for start in (0..ALL).step_by(100) {
-            if start == 600 || start == 1_300 {
-                assert!(stand.stop().await);
-                stand.start().await;
-            }
-            publish_batch_in_the_end(&host, start..start + 100).await;
-        }
-    };
-    let take = async {
-        let (mut positions, mut seen) = (Vec::new(), Vec::new());
-        while seen.len() < usize::try_from(ALL).unwrap() {
-            match reader.source.next(ROOM).await {
-                Ok(batch) => {
-                    positions.extend(batch.iter().map(|delivery| delivery.position));
-                    seen.extend(numbers(&batch));
-                    let done = batch.into_iter().map(|delivery| (delivery.receipt, Settlement::Done));
-                    // What the server does not hear of it gives again, and the source knows.
-                    let _ = reader.settle.settle(done.collect()).await;
-                }
-                Err(Error::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        (positions, seen)
-    };
-    let both = futures_util::future::join(publish, take);
-    let ((), (positions, mut seen)) = timeout(PATIENCE * 2, both).await.expect("everything comes");
-    let wrong = positions.windows(2).find(|pair| pair[0] >= pair[1]);
-    assert_eq!(wrong, None, "out of order or twice");
-    // The order in the stream is that of the publishing, in which a connection that breaks may tear a hole.
-    seen.sort_unstable();
-    assert_eq!(seen, Vec::from_iter(0..ALL));
-}
-
-/// A batch whose confirmations were lost is published again under the same ids.
-async fn publish_batch_in_the_end(host: &Host<'_>, numbers: std::ops::Range<u64>) {
-    let results = host.try_publish_numbers(numbers.clone()).await;
-    if results.iter().any(Result::is_err) {
-        host.publish_in_the_end(numbers).await;
-    }
 }

@@ -1,0 +1,168 @@
+//! Outputs are published in order, until they are confirmed, under ids that never change.
+
+use std::time::Duration;
+
+use super::handler::{Answer, Gate};
+use super::outside::Reply;
+use super::stage::Stage;
+use crate::ledger::DeadLetters;
+use crate::outcome::Reason;
+use crate::plan::SettleWhen;
+
+fn emitting() -> Stage {
+    Stage::new(|_, _| Answer::Emit(vec!["stock"]))
+}
+
+#[tokio::test]
+async fn an_event_is_settled_when_its_outputs_are_confirmed() {
+    let mut stage = emitting();
+    let gate = Gate::shut();
+    let reply = gate.clone();
+    stage.outside.becomes(move |_, _| Reply::TakeAt(reply.clone()));
+    stage.start().await;
+    stage.send("a1", "a").await;
+    stage.until("commit", |stage| stage.counts().committed == 1).await;
+    stage.until("a try", |stage| stage.outside.tries("a1") == 1).await;
+    assert_eq!(stage.lag(), 1);
+    gate.open();
+    stage.until_settled().await;
+    assert_eq!(stage.outside.taken(), ["a1"]);
+}
+
+#[tokio::test]
+async fn an_event_of_many_outputs_waits_for_the_last() {
+    let mut stage = Stage::new(|_, _| Answer::Emit(vec!["stock", "stock", "dead", "log", "stock"]));
+    let gate = Gate::shut();
+    let reply = gate.clone();
+    stage.outside.becomes(move |_, times| match times {
+        4 => Reply::TakeAt(reply.clone()),
+        _ => Reply::Take,
+    });
+    stage.start().await;
+    stage.send("a1", "a").await;
+    stage.until("the last", |stage| stage.outside.tries("a1") == 4).await;
+    assert_eq!(stage.lag(), 1);
+    gate.open();
+    stage.until_settled().await;
+    assert_eq!(stage.outside.taken().len(), 4);
+}
+
+#[tokio::test]
+async fn with_settle_committed_it_is_settled_before() {
+    let mut stage = emitting();
+    stage.plan.settle = SettleWhen::Committed;
+    stage.outside.becomes(|_, _| Reply::Fail);
+    stage.start().await;
+    stage.send("a1", "a").await;
+    stage.until_settled().await;
+    assert_eq!(stage.outside.taken(), [""; 0]);
+    stage.outside.becomes(|_, _| Reply::Take);
+    stage
+        .until("publication", |stage| stage.outside.taken() == ["a1"])
+        .await;
+}
+
+/// While the broker is away, no more than the budget is committed and waits to be published, whatever settles when.
+#[tokio::test]
+async fn what_waits_to_be_published_is_bounded() {
+    let mut stage = emitting();
+    stage.plan.settle = SettleWhen::Committed;
+    stage.plan.budget.events = 16.try_into().unwrap();
+    stage.plan.concurrency = 4.try_into().unwrap();
+    stage.outside.becomes(|_, _| Reply::Fail);
+    stage.start().await;
+    for number in 0..100 {
+        stage.send(&format!("a{number}"), &format!("k{}", number % 4)).await;
+    }
+    stage.until("the bound", |stage| stage.counts().committed >= 16).await;
+    stage.until("a third try", |stage| stage.outside.tries("a0") >= 3).await;
+    assert!(stage.counts().committed <= 20, "{:?}", stage.counts());
+    stage.outside.becomes(|_, _| Reply::Take);
+    stage.until("all", |stage| stage.outside.taken().len() == 100).await;
+    stage.until_settled().await;
+}
+
+#[tokio::test]
+async fn outputs_of_a_key_are_in_order_even_when_the_first_fails_twice() {
+    let mut stage = emitting();
+    stage
+        .outside
+        .becomes(|payload, times| match payload == "a1" && times <= 2 {
+            true => Reply::Fail,
+            false => Reply::Take,
+        });
+    stage.start().await;
+    stage.send_many(&["a1", "a2", "a3"], "a").await;
+    stage.send_many(&["b1", "b2"], "b").await;
+    stage.until_settled().await;
+    let mut taken = stage.outside.taken();
+    assert_eq!(stage.outside.tries("a1"), 3);
+    taken.retain(|payload| payload.starts_with('a'));
+    assert_eq!(taken, ["a1", "a2", "a3"]);
+    assert_eq!(stage.outside.taken().len(), 5);
+}
+
+#[tokio::test]
+async fn an_output_refused_for_good_is_a_dead_letter_and_its_event_is_settled() {
+    let mut stage = emitting();
+    stage.outside.becomes(|payload, _| match payload {
+        "a1" => Reply::Refuse,
+        _ => Reply::Take,
+    });
+    stage.start().await;
+    stage.send_many(&["a1", "a2"], "a").await;
+    stage.until_settled().await;
+    assert_eq!(stage.outside.taken(), ["a2"]);
+    let dead = stage.until_dead(1).await;
+    assert_eq!(dead[0].reason, Reason::OutputRefused);
+    assert_eq!(&dead[0].message.payload[..], b"a1");
+    let redriven = stage.ledger().redrive(vec![dead[0].id]).await.unwrap();
+    assert_eq!(redriven, [], "it took effect: it must never run again");
+}
+
+#[tokio::test]
+async fn what_an_earlier_host_left_is_published_first_under_the_same_id() {
+    let mut stage = emitting();
+    let gate = Gate::shut();
+    let reply = gate.clone();
+    // The broker has it, but its answer never comes.
+    stage.outside.becomes(move |payload, _| match payload {
+        "a1" => Reply::TakeAt(reply.clone()),
+        _ => Reply::Take,
+    });
+    stage.start().await;
+    stage.send("a1", "a").await;
+    stage.until("a try", |stage| stage.outside.tries("a1") == 1).await;
+    stage.send("a2", "a").await;
+    stage.until("commit", |stage| stage.counts().committed == 2).await;
+    stage.crash().await;
+    gate.open();
+    stage.start().await;
+    stage.send("a3", "a").await;
+    stage.until_settled().await;
+    assert_eq!(stage.outside.taken(), ["a1", "a2", "a3"]);
+    assert_eq!(
+        stage.plugin.called(),
+        ["a1", "a2", "a3"],
+        "committed: it is not run again"
+    );
+    assert!(stage.outside.ids()[0].ends_with("-0"), "{:?}", stage.outside.ids());
+}
+
+#[tokio::test]
+async fn a_drain_says_how_many_wait_for_confirmation() {
+    let mut stage = emitting();
+    stage.outside.becomes(|_, _| Reply::TakeAt(Gate::shut()));
+    stage.start().await;
+    stage.send_many(&["a1", "a2"], "a").await;
+    stage.until("commits", |stage| stage.counts().committed == 2).await;
+    let left = stage.stop_within(Duration::from_millis(100)).await;
+    assert_eq!((left.unconfirmed, left.unfinished), (2, 0));
+    stage.outside.becomes(|_, _| Reply::Take);
+    stage.start().await;
+    stage.until_settled().await;
+    stage
+        .until("publication", |stage| stage.outside.taken() == ["a1", "a2"])
+        .await;
+    assert_eq!(stage.plugin.called(), ["a1", "a2"]);
+}

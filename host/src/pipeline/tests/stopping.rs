@@ -1,0 +1,179 @@
+//! A drain hands back what it can't finish; a crash loses nothing, and what kills hosts is found.
+
+use std::time::Duration;
+
+use super::handler::{Answer, Gate};
+use super::stage::Stage;
+use crate::event::Event;
+use crate::outcome::{Class, Reason};
+
+#[tokio::test]
+async fn a_drain_finishes_what_runs_and_hands_back_the_rest_in_order() {
+    let gate = Gate::shut();
+    let script = gate.clone();
+    let mut stage = Stage::started(move |event, _| match event.id.as_str() {
+        "a1" => Answer::Done.at(&script),
+        _ => Answer::Done,
+    })
+    .await;
+    stage.send_many(&["a1", "a2", "a3"], "a").await;
+    stage.pass("b1").await;
+    let opener = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gate.open();
+    });
+    let left = stage.stop().await;
+    opener.await.unwrap();
+    assert_eq!((left.handed_back, left.unfinished, left.unconfirmed), (2, 0, 0));
+    assert_eq!(stage.plugin.called(), ["a1", "b1"]);
+    stage.start().await;
+    stage.until_settled().await;
+    assert_eq!(stage.plugin.called(), ["a1", "b1", "a2", "a3"]);
+}
+
+#[tokio::test]
+async fn a_drain_says_what_had_not_ended_and_it_runs_again() {
+    let mut stage = Stage::started(|_, _| Answer::Done.at(&Gate::shut())).await;
+    stage.send_many(&["a1", "a2"], "a").await;
+    stage.until_called("a1", 1).await;
+    stage.pass("b1").await;
+    let left = stage.stop_within(Duration::from_millis(50)).await;
+    assert_eq!((left.handed_back, left.unfinished), (1, 2));
+    stage.plugin.becomes(|_, _| Answer::Done);
+    stage.start().await;
+    stage.until_settled().await;
+    let mut called = stage.plugin.called();
+    called.retain(|id| id != "b1");
+    assert_eq!(called, ["a1", "a1", "a2"]);
+    assert!(stage.plugin.calls().iter().all(|called| called.attempt == 1));
+}
+
+#[tokio::test]
+async fn an_event_that_fails_during_a_drain_keeps_its_count() {
+    let gate = Gate::shut();
+    let script = gate.clone();
+    let mut stage = Stage::started(move |_, attempt| match attempt {
+        1 => Answer::Fail(Class::Transient).at(&script),
+        _ => Answer::Done,
+    })
+    .await;
+    stage.send("a1", "a").await;
+    stage.until_called("a1", 1).await;
+    let opener = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gate.open();
+    });
+    let left = stage.stop().await;
+    opener.await.unwrap();
+    assert_eq!((left.handed_back, left.unfinished), (1, 0));
+    stage.start().await;
+    stage.until_settled().await;
+    let attempts: Vec<u32> = stage.plugin.calls().iter().map(|called| called.attempt).collect();
+    assert_eq!(attempts, [1, 2]);
+}
+
+/// With the ledger away when it started, a consumer once never heard that it was to stop.
+#[tokio::test]
+async fn a_drain_ends_in_time_even_if_the_ledger_never_answers() {
+    let mut stage = Stage::new(|_, _| Answer::Done);
+    stage.ledger_switch.turn(true);
+    stage.start().await;
+    stage.until("trouble", |stage| stage.ledger_switch.refused() > 0).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(8), stage.stop_within(Duration::from_millis(50))).await;
+    stopped.expect("the drain ends");
+}
+
+#[tokio::test]
+async fn a_crash_runs_again_what_was_not_committed_in_order() {
+    let gate = Gate::shut();
+    let script = gate.clone();
+    let mut stage = Stage::started(move |event, _| match event.id.as_str() {
+        "a2" => Answer::Done.at(&script),
+        _ => Answer::Done,
+    })
+    .await;
+    stage.send_many(&["a1", "a2", "a3"], "a").await;
+    stage.until_called("a2", 1).await;
+    stage.send("b1", "b").await;
+    stage.until("commits", |stage| stage.counts().committed == 2).await;
+    stage.crash().await;
+    gate.open();
+    stage.start().await;
+    stage.until_settled().await;
+    assert_eq!(stage.plugin.called(), ["a1", "a2", "b1", "a2", "a3"]);
+}
+
+/// The event `bad` runs for ever: the host is killed meanwhile, as if by it.
+fn deadly(event: &Event, _: u32) -> Answer {
+    match event.id.as_str() {
+        "bad" => Answer::Done.at(&Gate::shut()),
+        _ => Answer::Done,
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_kills_three_hosts_is_a_dead_letter_and_its_neighbours_are_not() {
+    let mut stage = Stage::new(|_, _| Answer::Done.at(&Gate::shut()));
+    stage.start().await;
+    for id in ["n1", "n2", "bad", "n3"] {
+        stage.send(id, id).await;
+    }
+    stage.until("all", |stage| stage.plugin.running().len() == 4).await;
+    stage.crash().await;
+    // In the second host all four run beside each other again, with a record: each may be what killed the first.
+    stage.start().await;
+    stage.until("all", |stage| stage.plugin.running().len() == 4).await;
+    stage.crash().await;
+    // From then on each runs alone.
+    stage.plugin.becomes(deadly);
+    stage.start().await;
+    stage.until_called("bad", 3).await;
+    stage
+        .until("it is alone", |stage| stage.plugin.running().len() == 1)
+        .await;
+    stage.crash().await;
+    stage.start().await;
+    let dead = stage.until_dead(1).await;
+    assert_eq!(dead[0].reason, Reason::HostCrash);
+    assert_eq!(dead[0].event.as_ref().unwrap().1, "bad");
+    stage.until_settled().await;
+    assert_eq!(stage.plugin.count("bad"), 3);
+}
+
+/// That an event had failed before once hid how many hosts it had killed.
+#[tokio::test]
+async fn an_event_that_failed_before_it_kills_hosts_is_found() {
+    let mut stage = Stage::new(|_, attempt| match attempt {
+        1 => Answer::Fail(Class::Transient),
+        _ => Answer::Done.at(&Gate::shut()),
+    });
+    stage.start().await;
+    stage.send("bad", "a").await;
+    for calls in 2..=4 {
+        stage.until_called("bad", calls).await;
+        stage.crash().await;
+        stage.start().await;
+    }
+    let dead = stage.until_dead(1).await;
+    assert_eq!((dead[0].reason, dead[0].failed), (Reason::HostCrash, 1));
+    stage.until_settled().await;
+    assert_eq!(stage.plugin.count("bad"), 4);
+}
+
+#[tokio::test]
+async fn a_parked_event_that_kills_hosts_is_found() {
+    let mut stage = Stage::new(|_, attempt| match attempt {
+        1 => Answer::FailFor(Duration::from_millis(50)),
+        _ => Answer::Done.at(&Gate::shut()),
+    });
+    stage.plan.retry.park_after = Duration::from_millis(10);
+    stage.start().await;
+    stage.send("bad", "a").await;
+    for calls in 2..=4 {
+        stage.until_called("bad", calls).await;
+        stage.crash().await;
+        stage.start().await;
+    }
+    assert_eq!(stage.until_dead(1).await[0].reason, Reason::HostCrash);
+    assert_eq!(stage.plugin.count("bad"), 4);
+}

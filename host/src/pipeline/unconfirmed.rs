@@ -1,0 +1,131 @@
+//! Committed events whose outputs their brokers have not confirmed. They are bounded: while there are as many as the budget has room
+//! for, nothing more is started, whatever is settled when, and whether it came from the broker or from the parking.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::arrival::Spent;
+use crate::broker::Room;
+
+/// Events that wait for the confirmation of their outputs.
+pub(super) struct Unconfirmed {
+    whole: Room,
+    events: HashMap<u64, Waiting>,
+    bytes: usize,
+    deliveries: usize,
+    numbers: u64,
+}
+
+struct Waiting {
+    /// To be settled with the last row; `None` if it is settled already, or came out of the ledger.
+    spent: Option<Spent>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Unconfirmed {
+    pub(super) fn new(whole: Room) -> Self {
+        Self {
+            whole,
+            events: HashMap::new(),
+            bytes: 0,
+            deliveries: 0,
+            numbers: 0,
+        }
+    }
+
+    /// Whether nothing more may be started for now.
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() >= self.whole.count || self.bytes >= self.whole.bytes
+    }
+
+    /// How many deliveries are not settled because of it.
+    pub(super) fn deliveries(&self) -> usize {
+        self.deliveries
+    }
+
+    /// The number of the next event, to be confirmed by.
+    pub(super) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// An event waits from now on.
+    pub(super) fn insert(&mut self, posted: Posting, spent: Option<Spent>) {
+        let spent = spent.filter(|spent| spent.receipt.is_some());
+        self.deliveries += usize::from(spent.is_some());
+        self.bytes += posted.bytes;
+        let waiting = Waiting {
+            spent,
+            rows: posted.rows,
+            bytes: posted.bytes,
+        };
+        self.events.insert(posted.number, waiting);
+    }
+
+    /// One row of an event is confirmed; gives what is to be settled if it was the last.
+    pub(super) fn confirm(&mut self, number: u64) -> Option<Spent> {
+        let waiting = self.events.get_mut(&number)?;
+        waiting.rows -= 1;
+        if waiting.rows > 0 {
+            return None;
+        }
+        let waiting = self.events.remove(&number)?;
+        self.bytes -= waiting.bytes;
+        self.deliveries -= usize::from(waiting.spent.is_some());
+        waiting.spent
+    }
+}
+
+/// The rows of an event that were handed to relays.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Posting {
+    pub(super) number: u64,
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
+
+/// Where relays tell a consumer which rows are confirmed. Telling never waits, so that no relay and no consumer can wait for each
+/// other; what is told and not heard is bounded by the rows there are. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Confirmations(Arc<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    numbers: Mutex<Vec<u64>>,
+    changed: Notify,
+}
+
+impl Confirmations {
+    /// One row of each of these events is confirmed.
+    pub(super) fn tell(&self, numbers: &[u64]) {
+        self.lock().extend_from_slice(numbers);
+        self.0.changed.notify_one();
+    }
+
+    /// Whether both tell the same consumer.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// What was told since the last time. One task waits at a time.
+    ///
+    /// # Cancellation
+    /// Safe.
+    pub(super) async fn next(&self) -> Vec<u64> {
+        loop {
+            let changed = self.0.changed.notified();
+            let numbers = std::mem::take(&mut *self.lock());
+            if !numbers.is_empty() {
+                return numbers;
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
