@@ -82,6 +82,15 @@ impl Nats {
         self.pid = Some(pid);
     }
 
+    /// Starts it again as [`Nats::restart`] does, with other configuration.
+    pub fn restart_with(&mut self, config: &str) {
+        self.stop();
+        let file = self.folder.path().join("server.conf");
+        std::fs::write(&file, config).expect("the folder can be written");
+        self.config = Some(file);
+        self.restart();
+    }
+
     fn end(&mut self, signal: &str) {
         let Some(pid) = self.pid.take() else { return };
         let sent = Command::new("kill").args([signal, &pid.to_string()]).status();

@@ -19,6 +19,7 @@ mod publisher;
 mod settle;
 mod source;
 mod stream;
+mod unreadable;
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
-//! NATS JetStream.
+//! NATS JetStream. Another server than the newest is tried with `NATS_SERVER=PATH` set.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use async_nats::jetstream;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -16,6 +17,7 @@ use tidegate_tests::servers;
 mod administration;
 mod credentials;
 mod draining;
+mod mishaps;
 
 tidegate::broker_suite!(stand);
 
@@ -32,12 +34,22 @@ struct Nats {
 
 impl Nats {
     fn new(server: servers::Nats) -> Self {
+        Self::reading(server, created())
+    }
+
+    fn reading(server: servers::Nats, place: plan::JetStream) -> Self {
         let broker = broker_at(server.url(), plan::NatsCredentials::None, None);
         Self {
-            stream: stream_on(&broker, created()),
+            stream: stream_on(&broker, place),
             server: Mutex::new(server),
             broker,
         }
+    }
+
+    /// An administrator's connection, which knows nothing of the host's.
+    async fn administrator(&self) -> jetstream::Context {
+        let url = self.server.lock().unwrap().url().to_owned();
+        jetstream::new(async_nats::connect(url).await.unwrap())
     }
 }
 

@@ -76,6 +76,30 @@ pub(super) async fn go_back(
     Ok(Standing { stream, floor, next })
 }
 
+/// Moves the consumer past a position that the server has no delivery of. Everything before it is settled.
+pub(super) async fn pass(link: &Link, subscription: &Subscription, position: u64) -> Result<(), Error> {
+    let place = stream::place(link, &subscription.stream)?;
+    let stream = stream::ensure(link, &subscription.stream.name, place).await?;
+    let cursor = Cursor {
+        link,
+        durable: durable(subscription),
+        stream: &stream,
+    };
+    let start = position + 1;
+    if stream.retention == Retention::WorkQueue {
+        // What is acknowledged in a work queue is gone; a consumer that only moves on would leave it there.
+        return cursor.delete_message(position).await;
+    }
+    if !link.can_reset() {
+        return cursor.replace(start, wanted(subscription, place, &stream)).await;
+    }
+    match api::request(link, cursor.subject("RESET", &cursor.durable), &json!({ "seq": start })).await {
+        Ok(_) => Ok(()),
+        Err(Failure::NobodyThere) => Err(cursor.without_leader()),
+        Err(failure) => Err(cursor.explain(failure, "reset")),
+    }
+}
+
 struct Cursor<'a> {
     link: &'a Link,
     durable: String,
@@ -153,9 +177,11 @@ impl Cursor<'_> {
             reset_seq: u64,
         }
         tracing::debug!(broker = %self.link.name, consumer = self.durable, floor = info.ack_floor.stream_seq, pending = info.num_ack_pending, "going back to the lowest unsettled position");
-        // Older servers are not even asked: to a request that they do not know they never answer.
         if !self.link.can_reset() {
-            return self.replace(info, wanted).await;
+            // Such a server does not say no to the request: it says nothing.
+            let floor = info.ack_floor.stream_seq;
+            self.replace(floor + 1, wanted).await?;
+            return Ok((floor, 1));
         }
         // Without a body it goes to the floor that the server has at that moment.
         match api::request(self.link, self.subject("RESET", &self.durable), &Value::Null).await {
@@ -163,19 +189,16 @@ impl Cursor<'_> {
                 let Answer { reset_seq } = api::parse(self.link, answer)?;
                 Ok((reset_seq.saturating_sub(1), 1))
             }
-            Err(Failure::NobodyThere) => Err(self
-                .link
-                .unreachable(format!("consumer {} has no leader now", self.durable))),
+            Err(Failure::NobodyThere) => Err(self.without_leader()),
             Err(failure) => Err(self.explain(failure, "reset")),
         }
     }
 
-    /// Goes back on servers before 2.14: deletes the consumer and makes it anew from its floor.
-    async fn replace(&self, info: &Info, wanted: Map<String, Value>) -> Result<(u64, u64), Error> {
-        let start = info.ack_floor.stream_seq + 1;
+    /// What a reset does, on servers before 2.14: deletes the consumer and makes it anew.
+    async fn replace(&self, start: u64, wanted: Map<String, Value>) -> Result<(), Error> {
         let needs_bookmark = self.stream.retention == Retention::Limits && start > 1;
         if needs_bookmark {
-            // A crash after the delete below would lose the floor; this consumer is never read and remembers it.
+            // A crash after the delete below would lose the place; this consumer is never read and remembers it.
             let bookmark = json!({ "durable_name": self.bookmark(), "ack_policy": "none", "max_deliver": -1 });
             let bookmark = bookmark.as_object().cloned().unwrap_or_default();
             self.delete(&self.bookmark()).await?;
@@ -187,7 +210,23 @@ impl Cursor<'_> {
         if needs_bookmark {
             self.delete(&self.bookmark()).await?;
         }
-        Ok((info.ack_floor.stream_seq, 1))
+        Ok(())
+    }
+
+    async fn delete_message(&self, position: u64) -> Result<(), Error> {
+        let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", self.stream.name);
+        api::request(self.link, subject, &json!({ "seq": position, "no_erase": true }))
+            .await
+            .map(drop)
+            .map_err(|failure| {
+                let what = format!("take message {position} out of work queue {}", self.stream.name);
+                failure.explain(self.link, &what)
+            })
+    }
+
+    fn without_leader(&self) -> Error {
+        self.link
+            .unreachable(format!("consumer {} has no leader now", self.durable))
     }
 
     async fn put(&self, durable: &str, config: Map<String, Value>, action: &str) -> Result<Info, Error> {

@@ -88,6 +88,21 @@ impl Held {
         self.highest = self.highest.max(floor);
     }
 
+    /// Whether anything is handed out and not settled.
+    pub(super) fn holds_any(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// Whether anything was handed back and has not come again.
+    pub(super) fn returned_any(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
+    /// Whether this position was handed back and has not come again.
+    pub(super) fn is_returned(&self, position: u64) -> bool {
+        self.returned.contains(&position)
+    }
+
     /// The highest position that was handed out.
     pub(super) fn highest(&self) -> u64 {
         self.highest

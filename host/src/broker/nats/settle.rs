@@ -7,6 +7,7 @@ use async_nats::Subject;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::held::Held;
@@ -23,6 +24,8 @@ pub(super) struct Settler {
     held: Mutex<Held>,
     /// The task that keeps alive; it holds no share of this, so that it ends with it.
     keeper: Mutex<Option<AbortHandle>>,
+    /// Told whenever something was settled; the source may wait for it.
+    settled: Notify,
 }
 
 impl Settler {
@@ -32,6 +35,7 @@ impl Settler {
             link,
             held: Mutex::default(),
             keeper: Mutex::default(),
+            settled: Notify::new(),
         });
         let keeper = tokio::spawn(keep_alive(Arc::downgrade(&settler), ack_wait));
         *lock(&settler.keeper) = Some(keeper.abort_handle());
@@ -48,7 +52,14 @@ impl Settler {
         self.link.send(reply, DONE).await
     }
 
-    async fn send_all(&self, messages: Vec<(Subject, Bytes)>) -> Result<(), Error> {
+    /// Waits until something was settled since the last time.
+    pub(super) async fn settled(&self) {
+        self.settled.notified().await;
+    }
+
+    async fn send_all(&self, mut messages: Vec<(Subject, Bytes)>) -> Result<(), Error> {
+        // What the client could not read has no subject: the server waits for no word about it.
+        messages.retain(|(reply, _)| !reply.is_empty());
         if messages.is_empty() {
             return Ok(());
         }
@@ -84,6 +95,7 @@ impl Settle for Settler {
                 })
                 .collect()
         };
+        self.settled.notify_one();
         self.send_all(messages).boxed()
     }
 }

@@ -21,7 +21,8 @@ use super::asked::Asked;
 use super::held::Arrival;
 use super::link::{Link, State};
 use super::settle::Settler;
-use super::{cursor, headers, stream};
+use super::unreadable::{Step, Unreadable};
+use super::{cursor, headers, stream, unreadable};
 use crate::broker::{Delivery, Error, Position, Promises, Receipt, Room, Source, Subscribed, Subscription};
 use crate::event::Message;
 
@@ -60,6 +61,10 @@ struct Nats {
     created: Option<String>,
     /// The latest refusal of the server that was looked at.
     refusals: u64,
+    /// Whether the next message may be why the connection was lost.
+    is_suspicious: bool,
+    /// The next message, if it was. Nothing is asked for until it is passed.
+    unreadable: Option<Unreadable>,
 }
 
 /// One inbox, with what was asked for on it.
@@ -69,6 +74,8 @@ struct Inbox {
     subscriber: Subscriber,
     /// Where to ask.
     next_subject: Subject,
+    /// The stream's name on the server.
+    stream: String,
     /// `STREAM.CONSUMER`: what the server's refusals name.
     named: String,
     /// The connection's life in which it was made.
@@ -100,6 +107,10 @@ impl Source for Nats {
                 self.settle_again().await?;
                 if self.inbox.is_none() {
                     self.go_back().await?;
+                }
+                self.look_ahead().await?;
+                if self.step_over_unreadable().await? {
+                    continue;
                 }
                 self.ask(room).await?;
                 self.wait().await?;
@@ -133,6 +144,8 @@ impl Nats {
             inbox: None,
             created: None,
             refusals,
+            is_suspicious: false,
+            unreadable: None,
         }
     }
 
@@ -162,6 +175,7 @@ impl Nats {
             subject,
             subscriber,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{named}").into(),
+            stream: standing.stream.name,
             named,
             life,
             asked: Asked::new(self.subscription.room),
@@ -182,17 +196,65 @@ impl Nats {
         tracing::warn!(broker = %self.link.name, stream = stream.name, "the stream was made anew or set back on the server: positions begin anew");
         held.begin_anew();
         self.again.clear();
+        self.unreadable = None;
         None
     }
 
+    /// After a lost connection: whether the client could not read the next message.
+    async fn look_ahead(&mut self) -> Result<(), Error> {
+        if !self.is_suspicious || self.unreadable.is_some() {
+            return Ok(());
+        }
+        let place = stream::place(&self.link, &self.subscription.stream)?;
+        let from = self.settler.held().highest() + 1;
+        if let Some(inbox) = &self.inbox {
+            self.unreadable = unreadable::look(&self.link, &inbox.stream, &place.subjects, from).await?;
+        }
+        self.is_suspicious = false;
+        Ok(())
+    }
+
+    /// Does what is next about a message that the client can't read. Whether there is one.
+    async fn step_over_unreadable(&mut self) -> Result<bool, Error> {
+        let Some(unreadable) = &mut self.unreadable else {
+            return Ok(false);
+        };
+        let step = unreadable.step(&self.settler.held());
+        match step {
+            Step::Wait => tokio::select! {
+                () = self.settler.settled() => {}
+                _ = self.state.changed() => {}
+            },
+            Step::Give => {
+                unreadable.is_given = true;
+                let (position, message) = (unreadable.position, unreadable.message.clone());
+                self.hand_out(position, Subject::from_static(""), message);
+            }
+            Step::Pass => {
+                cursor::pass(&self.link, &self.subscription, unreadable.position).await?;
+                self.unreadable = None;
+                self.make_stale("a message that can't be read was passed");
+                // Seldom alone: looking is cheaper than another connection.
+                self.is_suspicious = true;
+            }
+            Step::TakeBefore => self.unreadable = None,
+        }
+        Ok(true)
+    }
+
     fn look_at_link(&mut self) -> Result<(), Error> {
-        self.link.life().inspect_err(|_| self.inbox = None)?;
+        if let Err(error) = self.link.life() {
+            self.inbox = None;
+            self.is_suspicious = true;
+            return Err(error);
+        }
         let (life, refusals, refusal) = {
             let state = self.state.borrow_and_update();
             (state.life, state.refusals, state.refusal.clone())
         };
         if self.inbox.as_ref().is_some_and(|inbox| inbox.life != life) {
             self.make_stale("the connection was remade");
+            self.is_suspicious = true;
         }
         let is_new = std::mem::replace(&mut self.refusals, refusals) != refusals;
         match (refusal, &self.inbox) {
@@ -246,12 +308,13 @@ impl Nats {
             return Ok(());
         };
         inbox.heard = self.link.clock.now();
-        if let Some(status) = message.status {
-            return self.take_status(status, &message);
-        }
         let Some(numbers) = message.reply.as_deref().and_then(Numbers::parse) else {
-            // Someone published to our inbox; it is no delivery.
-            return Ok(());
+            // Without a status either, someone else published to our inbox. With both it is a delivery: anybody may publish a
+            // message that looks like a status.
+            return match message.status {
+                Some(status) => self.take_status(status, &message),
+                None => Ok(()),
+            };
         };
         if numbers.delivery != inbox.next {
             tracing::warn!(
@@ -265,24 +328,30 @@ impl Nats {
         inbox.asked.arrived(message.length);
         inbox.is_next_large = false;
         let reply = message.reply.clone().unwrap_or_else(|| Subject::from_static(""));
+        let message = Message {
+            subject: message.subject.to_string(),
+            headers: headers::read(message.headers.as_ref()),
+            payload: message.payload,
+        };
+        self.hand_out(numbers.stream, reply, message);
+        Ok(())
+    }
+
+    /// Makes a message ready to be returned, if it is not held or settled already.
+    fn hand_out(&mut self, position: u64, reply: Subject, message: Message) {
         let now = self.link.clock.now();
         // The guard must be gone before the arms run.
-        let arrival = self.settler.held().arrive(numbers.stream, reply, now);
+        let arrival = self.settler.held().arrive(position, reply, now);
         match arrival {
             Arrival::New(receipt) => self.ready.push_back(Delivery {
-                message: Message {
-                    subject: message.subject.to_string(),
-                    headers: headers::read(message.headers.as_ref()),
-                    payload: message.payload,
-                },
-                position: Position(numbers.stream),
+                message,
+                position: Position(position),
                 taken: now,
                 receipt: Receipt(receipt),
             }),
             Arrival::Held => {}
             Arrival::Settled(reply) => self.again.push_back(reply),
         }
-        Ok(())
     }
 
     /// A word of the server about a request.
@@ -345,7 +414,9 @@ impl Nats {
 
     /// Asks for what there is room for, as far as that is worth a request.
     async fn ask(&mut self, room: Room) -> Result<(), Error> {
-        while let Some(inbox) = &mut self.inbox
+        while !self.is_suspicious
+            && self.unreadable.is_none()
+            && let Some(inbox) = &mut self.inbox
             && let Some((request, wanted)) = inbox.decide(room)
         {
             // The server takes 0 for no bound.

@@ -174,3 +174,24 @@ impl Nats {
         self.server.lock().unwrap().url().to_owned()
     }
 }
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let plan = broker_at(&url, plan::NatsCredentials::None, None);
+    let error = broker::nats::connect(&plan, Clock::system()).await.err().unwrap();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains(&url), "{error} does not say where");
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let plan = broker_at(&url, plan::NatsCredentials::None, None);
+    let connecting = timeout(PATIENCE, broker::nats::connect(&plan, Clock::system()));
+    let error = connecting.await.expect("it gives up").err().unwrap();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+}
