@@ -51,10 +51,10 @@ impl Dispatcher {
                 Next::Run => {
                     allowed -= 1;
                     self.running += 1;
-                    match (job.is_suspect, job.started) {
-                        (true, 0) => steps.push(self.begin(job)),
-                        (true, _) => self.run_alone(job),
-                        (false, _) => chunk.push(job),
+                    match (job.is_suspect, job.started, job.is_begun) {
+                        (true, 0, false) => steps.push(self.begin(job)),
+                        (true, 1.., _) => self.run_alone(job),
+                        (true, 0, true) | (false, ..) => chunk.push(job),
                     }
                 }
             }
@@ -104,7 +104,9 @@ impl Dispatcher {
         }
     }
 
-    fn begin(&self, job: Box<Job>) -> Step {
+    /// Puts on record that a suspect begins.
+    fn begin(&mut self, mut job: Box<Job>) -> Step {
+        self.begun(&mut job);
         let entry = self.entry(&job, Change::Started);
         Step {
             job,
@@ -115,16 +117,23 @@ impl Dispatcher {
 
     /// Runs a suspect whose beginning is on record.
     pub(super) fn run_suspect(&mut self, job: Box<Job>) {
-        self.tasks
-            .spawn(self.bench.clone().run(vec![job], self.finished.clone()));
+        self.run_chunks(vec![job]);
     }
 
     /// Runs a suspect that was begun before, by a host that did not live to see its end.
-    fn run_alone(&mut self, job: Box<Job>) {
-        let begin = self.entry(&job, Change::Started);
+    fn run_alone(&mut self, mut job: Box<Job>) {
+        let begin = (!job.is_begun).then(|| self.entry(&job, Change::Started));
+        self.begun(&mut job);
         let metrics = self.parts.metrics.clone();
         self.tasks
             .spawn(self.bench.clone().run_alone(job, begin, metrics, self.finished.clone()));
+    }
+
+    /// Its beginning will be on record: a stop that is no crash takes it back.
+    fn begun(&mut self, job: &mut Job) {
+        job.is_begun = true;
+        let ended = self.entry(job, Change::Failed(job.history.clone()));
+        self.begun.insert(job.record, ended);
     }
 
     /// The running head of a lane runs once more, at once.
