@@ -78,14 +78,16 @@ impl Bench {
     pub async fn run_suspect(
         self,
         job: Box<Job>,
-        begin: Entry,
+        begin: Option<Entry>,
         metrics: Consumer,
         finished: mpsc::Sender<Vec<Finished>>,
     ) {
         let _leave = self.quarantine.suspect(job.started).await;
-        let begin = Arc::new(vec![begin]);
-        // If it is refused, so will be what the attempt wants to commit.
-        until_answered(&metrics, "write", || self.ledger.write(begin.clone())).await;
+        if let Some(begin) = begin {
+            let begin = Arc::new(vec![begin]);
+            // If it is refused, so will be what the attempt wants to commit.
+            until_answered(&metrics, "write", || self.ledger.write(begin.clone())).await;
+        }
         self.run_all(vec![job], finished).await;
     }
 

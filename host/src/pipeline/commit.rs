@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::arrival::Spent;
 use super::dispatch::{Back, Dispatcher};
 use super::job::Job;
@@ -34,6 +36,8 @@ pub(super) enum Then {
     Applied,
     /// It waits for its next attempt.
     Failed(Duration),
+    /// Its attempt ended without an outcome: it was not what a host dies of, and waits until then.
+    Held(Instant),
     /// It is a dead letter.
     Dead(Reason),
     /// It waits in the ledger.
@@ -124,6 +128,7 @@ impl Dispatcher {
                 self.done(job, posting).await;
             }
             Then::Failed(pause) => {
+                self.begun.remove(&job.record);
                 let error = job
                     .history
                     .attempts
@@ -131,6 +136,13 @@ impl Dispatcher {
                     .map(|attempt| attempt.failure.message.clone());
                 self.tell(&job, "retry", &[], error);
                 self.retry_later(job, pause);
+            }
+            Then::Held(until) => {
+                self.begun.remove(&job.record);
+                match self.is_draining() {
+                    true => self.hand_back(job),
+                    false => self.wait(job, until),
+                }
             }
             Then::Parked => self.moved(job).await,
         }
@@ -169,6 +181,7 @@ impl Dispatcher {
     /// An event has left the consumer: its lane goes on, its delivery is settled when its outputs are confirmed, if it is to wait for them.
     async fn done(&mut self, job: Box<Job>, posting: Option<Posting>) {
         self.on_the_way.remove(&job.record);
+        self.begun.remove(&job.record);
         let (key, is_head) = (job.lane.clone(), job.is_head);
         if job.parked.is_some() {
             self.lanes.taken(&key);

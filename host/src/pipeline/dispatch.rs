@@ -6,7 +6,7 @@
 //! Its other parts stand beside this file, each by what it is about: `arrival`, `runner`, `judge`, `commit`, `park`, `loader`, `drain`.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ pub(super) struct Dispatcher {
     pub(super) breaker: Breaker,
     /// Records on their way, to know a twin by.
     pub(super) on_the_way: HashSet<RecordKey>,
+    /// Suspects whose beginning is on record, and what takes it back.
+    pub(super) begun: HashMap<RecordKey, Entry>,
     /// Attempts that run.
     pub(super) running: usize,
     /// Events whose outcome is being written, or that are being looked up.
@@ -157,6 +159,7 @@ impl Dispatcher {
             timers: BinaryHeap::new(),
             was_unclean: suspect.is_some(),
             on_the_way: HashSet::new(),
+            begun: HashMap::new(),
             running: 0,
             in_ledger: 0,
             attempt_time: Duration::ZERO,

@@ -1,5 +1,6 @@
 //! The end of a consumer: it takes nothing more, finishes what runs, hands back the rest, and says what was left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,9 +11,12 @@ use super::dispatch::{Dispatcher, Inbox};
 use super::job::Job;
 use super::settle::Order;
 use crate::broker::Settlement;
+use crate::ledger::Entry;
 
 /// How long the broker may take to hear of the last settlements. What it does not hear it gives again.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(2);
+/// How long the ledger may take for the last write.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
     pub(super) fn stop_taking(&mut self, deadline: Instant) {
@@ -45,6 +49,16 @@ impl Dispatcher {
         is_idle || self.now() >= deadline
     }
 
+    /// What was begun and not ended when a host stops in good order is no reason to suspect it.
+    async fn take_back_beginnings(&mut self) {
+        let ended: Vec<Entry> = self.begun.drain().map(|(_, ended)| ended).collect();
+        if !ended.is_empty() {
+            // Best effort: at worst it counts as one crash of three. What was committed meanwhile is refused.
+            let write = self.parts.ledger.write(Arc::new(ended));
+            let _ = tokio::time::timeout(LAST_WRITE, write).await;
+        }
+    }
+
     pub(super) async fn finish(mut self, mut inbox: Inbox) -> Left {
         inbox.arrivals.close();
         while let Ok(arrival) = inbox.arrivals.try_recv() {
@@ -53,6 +67,7 @@ impl Dispatcher {
         self.left.unfinished = self.running + self.in_ledger;
         self.left.unconfirmed = self.unconfirmed.deliveries();
         self.tasks.shutdown().await;
+        self.take_back_beginnings().await;
         self.parts.metrics.subscribed(false);
         self.show_levels();
         let (left, mut hands) = (self.left, std::mem::take(&mut self.hands));

@@ -233,6 +233,7 @@ fn job(event: Event, message: crate::event::Message, lane: LaneKey, record: Reco
         history: Box::new(History::default()),
         started: 0,
         is_suspect: origin.is_suspect,
+        is_begun: false,
         is_twin: false,
         is_head: false,
         problem: None,

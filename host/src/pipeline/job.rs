@@ -35,6 +35,8 @@ pub struct Job {
     pub started: u32,
     /// Whether a record is written before its attempt.
     pub is_suspect: bool,
+    /// Whether there is such a record, and the attempt has not ended.
+    pub is_begun: bool,
     /// Whether the same event was on its way when it arrived: the ledger is asked again before it runs.
     pub is_twin: bool,
     /// Whether it is the running head of its lane.

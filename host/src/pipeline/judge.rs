@@ -52,10 +52,7 @@ impl Dispatcher {
             Verdict::Commit => Some(self.apply(job, attempted.effects)),
             Verdict::Retry(pause) => Some(self.fail(job, pause)),
             Verdict::Dead(reason) => Some(self.bury(job, reason, &message(&attempted.outcome))),
-            Verdict::Hold => {
-                self.hold(job, now);
-                None
-            }
+            Verdict::Hold => self.hold(job, now),
         }
     }
 
@@ -85,17 +82,24 @@ impl Dispatcher {
     }
 
     /// An event that can't run for no fault of its own waits a moment, or until the breaker lets it.
-    fn hold(&mut self, job: Box<Job>, now: Instant) {
+    fn hold(&mut self, mut job: Box<Job>, now: Instant) -> Option<Step> {
         if self.is_draining() {
             self.hand_back(job);
-            return;
+            return None;
         }
         let until = match self.breaker.phase(now) {
             Phase::Open(until) => until,
             Phase::Closed | Phase::HalfOpen => now + HOLD,
         };
         self.parts.metrics.held(1);
-        self.wait(job, until);
+        if !std::mem::take(&mut job.is_begun) {
+            self.wait(job, until);
+            return None;
+        }
+        job.started = 0;
+        let entry = self.entry(&job, Change::Failed(job.history.clone()));
+        let then = Then::Held(until);
+        Some(Step { job, entry, then })
     }
 
     fn apply(&self, job: Box<Job>, effects: Effects) -> Step {
@@ -109,8 +113,8 @@ impl Dispatcher {
 
     fn fail(&self, mut job: Box<Job>, pause: Duration) -> Step {
         job.history.next_at = self.parts.clock.wall().after(pause);
-        // So does the ledger: it ended, so that no host died of it.
-        job.started = 0;
+        // It ended, so that no host died of it: the ledger forgets that, too.
+        (job.started, job.is_begun) = (0, false);
         let entry = self.entry(&job, Change::Failed(job.history.clone()));
         Step {
             job,

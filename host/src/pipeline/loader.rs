@@ -211,6 +211,7 @@ impl Dispatcher {
             history: event.history.unwrap_or_default(),
             started: event.started,
             is_suspect: self.was_unclean,
+            is_begun: false,
             is_twin: false,
             is_head: false,
             problem,

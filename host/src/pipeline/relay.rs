@@ -29,6 +29,8 @@ const BATCHES: usize = 8;
 /// Between two tries while the broker is away.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest that a broker may ask to be left alone.
+const ASKED_MAX: Duration = Duration::from_secs(60);
 
 /// A row on its way, and who waits for it.
 pub struct Posted {
@@ -194,6 +196,10 @@ impl Run {
                 }
             }
         }
+        if !confirmed.is_empty() {
+            // It takes some: it is not away, and others need not wait for those it does not take now.
+            self.pause = PAUSE_MIN;
+        }
         self.retry(failed, error);
         self.confirm(confirmed);
     }
@@ -221,7 +227,6 @@ impl Run {
     /// Puts rows back where they were, before anything newer of their keys.
     fn retry(&mut self, failed: Vec<Posted>, error: Option<broker::Error>) {
         if failed.is_empty() {
-            self.pause = PAUSE_MIN;
             return;
         }
         let mut asked = None;
@@ -241,9 +246,13 @@ impl Run {
     }
 
     fn back_off(&mut self, asked: Option<Duration>) {
-        let pause = asked.map_or(self.pause, |asked| asked.min(Duration::from_secs(60)));
-        self.not_before = Some(self.parts.clock.now() + pause);
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        let pause = asked.map_or(self.pause, |asked| asked.min(ASKED_MAX));
+        let until = self.parts.clock.now() + pause;
+        // Calls that were under way together fail together: that is one failure.
+        if self.not_before.is_none() {
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+        }
+        self.not_before = self.not_before.max(Some(until));
     }
 
     fn confirm(&mut self, confirmed: Vec<Posted>) {

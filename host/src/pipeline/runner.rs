@@ -102,14 +102,23 @@ impl Dispatcher {
         }
     }
 
-    fn run_suspect(&mut self, job: Box<Job>) {
-        let begin = self.entry(&job, Change::Started);
+    /// Runs what an earlier host may have died of. A beginning that is on record already is not written again.
+    fn run_suspect(&mut self, mut job: Box<Job>) {
+        let begin = (!job.is_begun).then(|| self.entry(&job, Change::Started));
+        self.begun(&mut job);
         let metrics = self.parts.metrics.clone();
         self.tasks.spawn(
             self.bench
                 .clone()
                 .run_suspect(job, begin, metrics, self.finished.clone()),
         );
+    }
+
+    /// Its beginning will be on record: a stop that is no crash takes it back.
+    fn begun(&mut self, job: &mut Job) {
+        job.is_begun = true;
+        let ended = self.entry(job, Change::Failed(job.history.clone()));
+        self.begun.insert(job.record, ended);
     }
 
     /// The running head of a lane runs once more, at once.

@@ -143,9 +143,11 @@ async fn half_open_with_only_a_duplicate_at_hand_takes_the_next_event() {
         _ => Answer::Done,
     });
     stage.plan.retry.attempts = 1.try_into().unwrap();
-    stage.plan.breaker.open_min = Duration::from_millis(300);
+    stage.plan.breaker.open_min = Duration::from_millis(500);
+    stage.plan.breaker.open_max = Duration::from_millis(500);
     stage.start().await;
-    // The twin of an event that ends while the breaker is open is all that is left at hand when it is half open.
+    // The twin of an event that ends while the breaker is open is all that is left at hand when it is half open, and the intake pauses:
+    // it had asked for one more batch, and that was a duplicate.
     stage.send_many(&["twin", "twin"], "t").await;
     for number in 0..5 {
         stage.send(&format!("bad{number}"), &format!("{number}")).await;
@@ -157,6 +159,11 @@ async fn half_open_with_only_a_duplicate_at_hand_takes_the_next_event() {
     stage
         .until("the twin's end", |stage| stage.counts().committed == 1)
         .await;
+    stage.send("twin", "t").await;
+    stage
+        .until("the duplicate", |stage| stage.counts().duplicate == 1)
+        .await;
+    assert_eq!(stage.metrics().breaker_now(), OPEN, "too slow to show anything");
     stage.send("a1", "a1").await;
     stage.until_settled().await;
     assert_eq!(stage.counts().committed, 2);

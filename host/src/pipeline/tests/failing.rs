@@ -1,10 +1,11 @@
 //! A ledger that is out of reach when a test says so, and else the real one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 
+use super::handler::Gate;
 use crate::broker::Position;
 use crate::ledger::embedded::Embedded;
 use crate::ledger::{
@@ -18,11 +19,37 @@ use crate::plan::Name;
 pub(super) struct Switch {
     is_away: AtomicBool,
     refused: AtomicUsize,
+    listings: Mutex<Option<Gate>>,
+    loads: Mutex<Option<Gate>>,
+    held_up: AtomicUsize,
 }
 
 impl Switch {
     pub(super) fn turn(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    /// From now on a listing of the parked lanes waits at the gate after it was read: what it says is old when it comes.
+    pub(super) fn hold_up_listings(&self, gate: &Gate) {
+        *self.listings.lock().unwrap() = Some(gate.clone());
+    }
+
+    /// The same for the first events of a lane.
+    pub(super) fn hold_up_loads(&self, gate: &Gate) {
+        *self.loads.lock().unwrap() = Some(gate.clone());
+    }
+
+    /// How many were held up so far.
+    pub(super) fn held_up(&self) -> usize {
+        self.held_up.load(Ordering::SeqCst)
+    }
+
+    async fn wait_at(&self, gate: &Mutex<Option<Gate>>) {
+        let gate = gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            self.held_up.fetch_add(1, Ordering::SeqCst);
+            gate.pass().await;
+        }
     }
 
     /// Calls that failed so far.
@@ -95,7 +122,9 @@ impl Parking for Failing {
     fn lanes<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Vec<ParkedLane>, Error>> {
         Box::pin(async move {
             self.check()?;
-            self.inner.lanes(consumer).await
+            let lanes = self.inner.lanes(consumer).await;
+            self.switch.wait_at(&self.switch.listings).await;
+            lanes
         })
     }
 
@@ -107,7 +136,9 @@ impl Parking for Failing {
     ) -> BoxFuture<'a, Result<Vec<ParkedEvent>, Error>> {
         Box::pin(async move {
             self.check()?;
-            self.inner.first(consumer, lane, limit).await
+            let first = self.inner.first(consumer, lane, limit).await;
+            self.switch.wait_at(&self.switch.loads).await;
+            first
         })
     }
 }

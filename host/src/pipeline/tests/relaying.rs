@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::handler::{Answer, Gate};
 use super::outside::Reply;
 use super::stage::Stage;
+use crate::clock::Clock;
 use crate::ledger::DeadLetters;
 use crate::outcome::Reason;
 use crate::plan::SettleWhen;
@@ -165,4 +166,26 @@ async fn a_drain_says_how_many_wait_for_confirmation() {
         .until("publication", |stage| stage.outside.taken() == ["a1", "a2"])
         .await;
     assert_eq!(stage.plugin.called(), ["a1", "a2"]);
+}
+
+/// One output that its broker can't take for now once slowed down all others of its stream.
+#[tokio::test]
+async fn outputs_of_other_keys_do_not_wait_for_one_that_fails() {
+    let mut stage = emitting();
+    stage.outside.becomes(|payload, _| match payload == "bad" {
+        true => Reply::Fail,
+        false => Reply::Take,
+    });
+    stage.start().await;
+    stage.send("bad", "bad").await;
+    let begun = Clock::system().now();
+    for number in 0..40 {
+        let id = format!("a{number}");
+        stage.send(&id, "a").await;
+        stage.until("publication", |stage| stage.outside.tries(&id) == 1).await;
+    }
+    let taken = Clock::system().now() - begun;
+    assert!(taken < Duration::from_secs(12), "{taken:?}");
+    stage.outside.becomes(|_, _| Reply::Take);
+    stage.until_settled().await;
 }

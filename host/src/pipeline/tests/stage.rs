@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use super::failing::{Failing, Switch};
-use super::handler::{Answer, Scripted, counter};
+use super::handler::{Answer, SENTINEL, Scripted, counter};
 use super::outside::{Door, Outside};
 use crate::broker::{self, Outgoing, Publisher};
 use crate::clock::Clock;
@@ -54,6 +54,7 @@ struct Host {
     pipeline: Pipeline,
     relays: JoinSet<()>,
     metrics: metrics::Consumer,
+    all_metrics: Metrics,
 }
 
 impl Stage {
@@ -111,6 +112,7 @@ impl Stage {
             pipeline: parts.start(),
             relays: tasks,
             metrics: consumer,
+            all_metrics: metrics,
         });
     }
 
@@ -245,6 +247,35 @@ impl Stage {
         &self.host().metrics
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.host().pipeline.is_running()
+    }
+
+    /// Looks at the parking again, as after a redrive or a purge.
+    pub(super) async fn look_at_parking(&self) {
+        self.host().pipeline.handle().parking_changed().await;
+    }
+
+    /// A level of the consumer, by its metric.
+    fn level(&self, name: &str) -> String {
+        let text = self.host().all_metrics.text();
+        let line = text.lines().find(|line| line.contains(name) && !line.starts_with('#'));
+        line.and_then(|line| line.rsplit(' ').next())
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// Waits until nothing is left in memory. Once for a stage: it shows in the levels while an event of its own is in hand.
+    pub(super) async fn until_idle(&self) {
+        self.until_settled().await;
+        self.send(SENTINEL, SENTINEL).await;
+        let levels = [("in_flight{", "1"), ("lanes{", "1"), ("parked{", "0")];
+        let is_so = |stage: &Self| levels.iter().all(|(level, is)| stage.level(level) == *is);
+        self.until("idleness", is_so).await;
+        self.plugin.sentinel.open();
+        self.until_settled().await;
+    }
+
     /// Deliveries that are not settled.
     pub(super) fn lag(&self) -> u64 {
         let logs = self.store().logs().unwrap();
@@ -261,9 +292,11 @@ impl Stage {
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            let called = self.plugin.called();
+            let latest = called.len().saturating_sub(50);
             panic!(
                 "{what} does not come; called: {:?}, lag: {}",
-                self.plugin.called(),
+                &called[latest..],
                 self.lag()
             );
         }
@@ -313,12 +346,12 @@ impl Stage {
 
     pub(super) async fn redrive(&self, id: DeadId) {
         assert_eq!(self.ledger().redrive(vec![id]).await.unwrap().len(), 1);
-        self.host().pipeline.handle().parking_changed().await;
+        self.look_at_parking().await;
     }
 
     pub(super) async fn purge(&self, id: DeadId) {
         assert_eq!(self.ledger().purge(vec![id]).await.unwrap().len(), 1);
-        self.host().pipeline.handle().parking_changed().await;
+        self.look_at_parking().await;
     }
 
     /// What [`Answer::Count`] has counted under a key.

@@ -1,5 +1,6 @@
 //! A drain hands back what it can't finish; a crash loses nothing, and what kills hosts is found.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::handler::{Answer, Gate};
@@ -176,4 +177,65 @@ async fn a_parked_event_that_kills_hosts_is_found() {
     }
     assert_eq!(stage.until_dead(1).await[0].reason, Reason::HostCrash);
     assert_eq!(stage.plugin.count("bad"), 4);
+}
+
+/// The host ends, so that the next one finds the event by its record.
+#[tokio::test]
+async fn a_panic_in_an_attempt_ends_the_pipeline() {
+    let stage = Stage::started(|_, _| Answer::Panic).await;
+    stage.send("a1", "a").await;
+    stage.until("its end", |stage| !stage.is_running()).await;
+    assert_eq!(stage.plugin.called(), ["a1"]);
+}
+
+/// Each attempt after a crash once counted as a host that had died of it.
+#[tokio::test]
+async fn an_event_that_is_held_after_a_crash_is_not_suspected() {
+    for is_parked in [false, true] {
+        let calls = AtomicUsize::new(0);
+        let mut stage = Stage::new(move |_, _| match calls.fetch_add(1, Ordering::SeqCst) {
+            0 => Answer::FailFor(Duration::from_millis(100)),
+            1 => Answer::Done.at(&Gate::shut()),
+            2..6 => Answer::NotRun,
+            _ => Answer::Done.at(&Gate::shut()),
+        });
+        if is_parked {
+            stage.plan.retry.park_after = Duration::from_millis(10);
+        }
+        stage.start().await;
+        stage.send("a1", "a").await;
+        stage.until_called("a1", 2).await;
+        stage.crash().await;
+        stage.start().await;
+        stage.until_called("a1", 7).await;
+        stage.crash().await;
+        stage.plugin.becomes(|_, _| Answer::Done);
+        stage.start().await;
+        stage.until("commit", |stage| stage.counts().committed == 1).await;
+        assert_eq!(stage.dead().await, []);
+    }
+}
+
+/// A stop in good order once counted as one of the three, if it came while the event ran.
+#[tokio::test]
+async fn an_event_that_runs_when_hosts_are_stopped_is_not_suspected() {
+    let mut stage = Stage::started(|_, _| Answer::Done.at(&Gate::shut())).await;
+    stage.send("a1", "a").await;
+    for calls in 1..=3 {
+        stage.until_called("a1", calls * 2 - 1).await;
+        match calls {
+            1 => stage.crash().await,
+            _ => _ = stage.stop_within(Duration::from_millis(20)).await,
+        }
+        stage.start().await;
+        stage.until_called("a1", calls * 2).await;
+        stage.stop_within(Duration::from_millis(20)).await;
+        stage.start().await;
+    }
+    stage.until_called("a1", 7).await;
+    stage.crash().await;
+    stage.plugin.becomes(|_, _| Answer::Done);
+    stage.start().await;
+    stage.until_settled().await;
+    assert_eq!(stage.dead().await, []);
 }
