@@ -60,6 +60,7 @@ struct Families {
     in_flight: Consumers<Gauge>,
     held_bytes: Consumers<Gauge>,
     parked: Consumers<Gauge>,
+    parking_full: Consumers<Gauge>,
     subscribed: Consumers<Gauge>,
     breaker: Consumers<Gauge>,
     conflicts: Consumers<Counter>,
@@ -91,6 +92,7 @@ impl Metrics {
             in_flight: Family::default(),
             held_bytes: Family::default(),
             parked: Family::default(),
+            parking_full: Family::default(),
             subscribed: Family::default(),
             breaker: Family::default(),
             conflicts: Family::default(),
@@ -134,6 +136,7 @@ impl Metrics {
             in_flight: families.in_flight.get_or_create_owned(&by),
             held_bytes: families.held_bytes.get_or_create_owned(&by),
             parked: families.parked.get_or_create_owned(&by),
+            parking_full: families.parking_full.get_or_create_owned(&by),
             subscribed: families.subscribed.get_or_create_owned(&by),
             breaker: families.breaker.get_or_create_owned(&by),
             conflicts: families.conflicts.get_or_create_owned(&by),
@@ -209,6 +212,11 @@ impl Families {
         );
         registry.register("parked", "Events waiting in the ledger", self.parked.clone());
         registry.register(
+            "parking_full",
+            "Whether events wait for room among the parked ones",
+            self.parking_full.clone(),
+        );
+        registry.register(
             "subscribed",
             "Whether the consumer's subscription is open",
             self.subscribed.clone(),
@@ -258,6 +266,7 @@ pub struct Consumer {
     in_flight: Gauge,
     held_bytes: Gauge,
     parked: Gauge,
+    parking_full: Gauge,
     subscribed: Gauge,
     breaker: Gauge,
     conflicts: Counter,
@@ -441,6 +450,22 @@ impl Consumer {
         self.in_flight.set(level(in_flight.count));
         self.held_bytes.set(level(in_flight.bytes));
         self.parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
+    }
+
+    /// Whether `parked_max` keeps events from being parked.
+    pub fn parking_full(&self, is_full: bool) {
+        if self.parking_full.set(i64::from(is_full)) != i64::from(is_full) {
+            match is_full {
+                true => warn!(consumer = %self.name, "parking is full: the stream waits for keys that do not move"),
+                false => info!(consumer = %self.name, "parking has room again"),
+            }
+        }
+    }
+
+    /// Whether events wait for room among the parked ones.
+    #[must_use]
+    pub fn is_parking_full(&self) -> bool {
+        self.parking_full.get() == 1
     }
 
     /// How many events wait in the ledger.

@@ -428,6 +428,9 @@ pub struct Retry {
     /// A waiting lane that holds more than this many of the budget's events is parked. Default: an eighth of the
     /// budget, at most the budget.
     pub park_over: NonZeroUsize,
+    /// Events parked at once at most. Beyond, they fill the budget and then wait at the broker, those of other keys too.
+    /// Default 1,000,000, at most 1,000,000,000.
+    pub parked_max: NonZeroUsize,
 }
 
 /// What one attempt may use.

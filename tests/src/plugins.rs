@@ -99,6 +99,7 @@ pub fn consumer(plugin: PathBuf) -> Consumer {
             backoff_max: Duration::from_secs(10),
             park_after: Duration::from_secs(5),
             park_over: count(128),
+            parked_max: count(10_000),
         },
         limits: Limits {
             memory: 64 << 20,

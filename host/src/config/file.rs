@@ -188,6 +188,8 @@ section! {
         park_after: Period,
         /// How many events a waiting key may hold before they are parked. Default an eighth of the budget; at most the budget.
         park_over: u64,
+        /// How many events may be parked at once; beyond, they wait at the broker, those of other keys too. Default 1000000, at most 1000000000.
+        parked_max: u64,
     }
 }
 

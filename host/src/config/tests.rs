@@ -112,6 +112,7 @@ fn the_example_of_the_design_runs_embedded() {
     assert_eq!(consumer.key, Key::Attribute("subject".to_owned()));
     assert_eq!(consumer.budget.events.get(), 1_024);
     assert_eq!(consumer.retry.park_over.get(), 128);
+    assert_eq!(consumer.retry.parked_max.get(), 1_000_000);
     assert_eq!(consumer.limits.memory, 64 << 20);
     assert!(consumer.grants.state && consumer.grants.logging);
     assert_eq!(consumer.grants.http, ["https://api.example.com"]);
@@ -204,7 +205,7 @@ types = ["com.example.*", "org.example.order"]
 key = "data:/orderId"
 concurrency = 100
 budget = { events = 200, bytes = "1MiB" }
-retry = { attempts = 3, backoff = "1s..1m", park_after = "1m", park_over = 20 }
+retry = { attempts = 3, backoff = "1s..1m", park_after = "1m", park_over = 20, parked_max = 30 }
 limits = { memory = 1048576, time = "500ms", table_elements = 10, emits = 1, emit_bytes = "2KiB", state_writes = 2, effect_bytes = "4KiB", log_lines = 3, log_line_bytes = "64B" }
 grants = { state = true, config = { api_key = "k3y" }, logging = false, http = ["https://api.example.com:8443"] }
 instances = { uses_max = 7, age_max = "1h" }
@@ -304,6 +305,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(consumer.retry.attempts.get(), 3);
     assert_eq!(consumer.retry.backoff_max, Duration::from_secs(60));
     assert_eq!(consumer.retry.park_over.get(), 20);
+    assert_eq!(consumer.retry.parked_max.get(), 30);
     assert_eq!((consumer.limits.memory, consumer.limits.log_line_bytes), (1 << 20, 64));
     assert_eq!(consumer.limits.effect_bytes, 4_096);
     assert_eq!(consumer.grants.config.as_ref().unwrap()["api_key"], "k3y");

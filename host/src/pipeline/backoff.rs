@@ -32,6 +32,7 @@ mod tests {
             backoff_max: Duration::from_secs(10),
             park_after: Duration::from_secs(5),
             park_over: NonZeroUsize::MIN,
+            parked_max: NonZeroUsize::MIN,
         };
         let pause = pause(&retry, failed, asked.map(Duration::from_millis), random);
         assert_eq!(pause, Duration::from_millis(expected_ms));

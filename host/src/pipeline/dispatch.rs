@@ -229,6 +229,7 @@ impl Dispatcher {
         self.parts
             .metrics
             .levels(self.lanes.len(), self.budget.used(), self.lanes.parked());
+        self.parts.metrics.parking_full(self.is_parking_full());
     }
 
     fn wake_at(&mut self) -> Instant {

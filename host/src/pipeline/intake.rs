@@ -24,7 +24,7 @@ use crate::plan;
 
 /// Positions that are marked as taken ahead of those that are, so that the mark costs one durable write per so many events.
 /// After an unclean stop this many events at most are attempted with a record written first.
-const MARK_AHEAD: u64 = 4_096;
+const MARK_AHEAD: u64 = 512;
 /// A source that gives nothing for this long has given all that there was.
 const CAUGHT_UP: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -17,12 +17,12 @@ pub(super) struct Moves {
 }
 
 impl Moves {
-    /// The next events to write, if it is time.
-    fn next(&mut self) -> Vec<Box<Job>> {
+    /// The next events to write, if it is time, and no more than there is room for.
+    fn next(&mut self, room: usize) -> Vec<Box<Job>> {
         if self.is_under_way {
             return Vec::new();
         }
-        let count = self.waiting.len().min(MOVE);
+        let count = self.waiting.len().min(MOVE).min(room);
         self.is_under_way = count > 0;
         self.waiting.drain(..count).collect()
     }
@@ -61,7 +61,8 @@ impl Dispatcher {
 
     /// Writes the next events that go into the ledger.
     pub(super) fn move_parked(&mut self) {
-        let steps = self.moves.next().into_iter().map(|job| {
+        let room = self.parking_room();
+        let steps = self.moves.next(room).into_iter().map(|job| {
             let change = Change::Parked(Box::new(job.message.clone()), job.position);
             Step {
                 entry: self.entry(&job, change),
@@ -71,6 +72,18 @@ impl Dispatcher {
         });
         let steps = steps.collect();
         self.write(steps);
+    }
+
+    /// How many events may still be parked. What finds no room keeps its share of the budget, so that the broker keeps what comes later.
+    fn parking_room(&self) -> usize {
+        let parked = self.lanes.parked().saturating_sub(self.moves.waiting.len() as u64);
+        let parked = usize::try_from(parked).unwrap_or(usize::MAX);
+        self.parts.consumer.retry.parked_max.get().saturating_sub(parked)
+    }
+
+    /// Whether events wait for room in the parking.
+    pub(super) fn is_parking_full(&self) -> bool {
+        !self.moves.waiting.is_empty() && self.parking_room() == 0
     }
 
     /// An event is durable in the parking: its delivery is settled.

@@ -71,6 +71,7 @@ mod tests {
             backoff_max: Duration::from_secs(10),
             park_after: Duration::from_secs(5),
             park_over: NonZeroUsize::MIN,
+            parked_max: NonZeroUsize::MIN,
         };
         let failure = Failure {
             class,

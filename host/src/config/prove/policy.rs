@@ -49,6 +49,7 @@ impl Prover<'_, '_> {
             backoff_max: backoff.max,
             park_after: self.bounded(&retry.park_after, "park_after", 5 * SECOND, 10 * MILLISECOND..=HOUR),
             park_over: count(self.bounded(&retry.park_over, "park_over", (events / 8).max(1), 1..=events)),
+            parked_max: count(self.bounded(&retry.parked_max, "parked_max", 1_000_000, 1..=1_000_000_000)),
         }
     }
 

@@ -86,6 +86,35 @@ async fn a_lane_over_its_share_is_parked_before_it_fills_the_budget() {
 }
 
 #[tokio::test]
+async fn when_the_parking_is_full_the_broker_keeps_the_rest_and_order_holds() {
+    let (is_well, script) = failing_until(Duration::from_millis(20));
+    let mut stage = stage(script);
+    stage.plan.retry.parked_max = 5.try_into().unwrap();
+    stage.plan.budget.events = 8.try_into().unwrap();
+    stage.start().await;
+    for id in &ids(30) {
+        stage.send(id, "a").await;
+    }
+    stage
+        .until("the parking is full", |stage| {
+            stage.counts().parked == 5 && stage.metrics().is_parking_full()
+        })
+        .await;
+    stage
+        .until("the budget is full", |stage| stage.metrics().in_flight_now() == 8)
+        .await;
+    assert_eq!(stage.counts().parked, 5);
+    is_well.store(true, Ordering::SeqCst);
+    stage.until("all", |stage| stage.counts().committed == 30).await;
+    assert_eq!(order(&stage), ids(30));
+    stage
+        .until("room", |stage| {
+            !stage.metrics().is_parking_full() && stage.metrics().parked_now() == 0
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn later_events_queue_behind_what_is_parked() {
     let gate = Gate::shut();
     let script = gate.clone();

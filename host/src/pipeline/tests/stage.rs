@@ -429,6 +429,7 @@ fn consumer() -> plan::Consumer {
             backoff_max: Duration::from_secs(60),
             park_after: Duration::from_secs(600),
             park_over: many(64),
+            parked_max: many(10_000),
         },
         limits: limits(),
         grants: plan::Grants::default(),
