@@ -39,6 +39,8 @@ const FEED: usize = 4_096;
 const RELAY_QUEUE: usize = 1_024;
 /// Rows of the outbox in one page when a host starts.
 const PAGE: usize = 10_000;
+/// The code of an address that can't be listened on.
+const LISTEN: &str = "listen-failed";
 /// How often old records and log entries are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -82,6 +84,24 @@ pub enum Error {
     /// The ingress can't listen.
     #[error(transparent)]
     Ingress(#[from] ingress::Error),
+}
+
+impl Error {
+    /// Codes that are no other module's.
+    pub const CODES: [&str; 2] = [plugin::EngineError::CODE, LISTEN];
+
+    /// The heading in `docs/errors.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Ledger(error) => error.code(),
+            Self::Engine(_) => plugin::EngineError::CODE,
+            Self::Plugin { error, .. } => error.code(),
+            Self::Broker(error) => error.code(),
+            Self::Admin(admin::Error::Unprotected { .. }) => "config-token-needed",
+            Self::Admin(admin::Error::Listen { .. }) | Self::Ingress(ingress::Error::Listen { .. }) => LISTEN,
+        }
+    }
 }
 
 /// What a drain left, by consumer.
@@ -359,7 +379,12 @@ async fn serve_ingress(host: &Arc<Host>) -> Result<Option<ingress::Serving>, ing
         return Ok(None);
     };
     for stream in plan.routes.values() {
-        tokio::spawn(open(Arc::downgrade(host), stream.clone()));
+        let opening = open(Arc::downgrade(host), stream.clone());
+        match stream.place {
+            // There is nothing to wait for, and who posts as soon as the address is known must not be sent away.
+            Place::Log(_) => opening.await,
+            _ => _ = tokio::spawn(opening),
+        }
     }
     let doors = host.clone();
     let lookup: ingress::Lookup = Arc::new(move |stream: &Stream| doors.opened(&stream.name));

@@ -24,6 +24,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
+use crate::{app, ledger, plugin};
 
 const EXIT_CODES: &str = "Exit codes:
   0  it is done, or all is well
@@ -139,13 +140,20 @@ impl Global {
             (2, self.told("problems", problems))
         } else if let Some(refused) = error.downcast_ref::<check::Refused>() {
             (1, self.told("plugins", refused))
-        } else if self.json {
-            (1, json!({ "error": format!("{error:#}") }).to_string())
         } else {
-            (1, format!("error: {error:#}"))
+            (1, self.failed(error))
         };
         complain(&text);
         ExitCode::from(exit)
+    }
+
+    fn failed(&self, error: &anyhow::Error) -> String {
+        match (self.json, code(error)) {
+            (true, Some(code)) => json!({ "code": code, "error": format!("{error:#}") }).to_string(),
+            (true, None) => json!({ "error": format!("{error:#}") }).to_string(),
+            (false, Some(code)) => format!("error[{code}]: {error:#}"),
+            (false, None) => format!("error: {error:#}"),
+        }
     }
 
     fn told(&self, key: &str, error: &(impl Display + Serialize)) -> String {
@@ -155,6 +163,17 @@ impl Global {
             error.to_string()
         }
     }
+}
+
+/// The heading in `docs/errors.md`, if it has one for this.
+fn code(error: &anyhow::Error) -> Option<&'static str> {
+    let code = |cause: &(dyn std::error::Error + 'static)| {
+        let app = cause.downcast_ref().map(app::Error::code);
+        let ledger = || cause.downcast_ref().map(ledger::Error::code);
+        let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
+        app.or_else(ledger).or_else(engine)
+    };
+    error.chain().find_map(code)
 }
 
 /// Prints lines for people or programs to stdout. A closed pipe is no failure: whoever reads has seen enough.

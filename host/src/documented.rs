@@ -30,6 +30,7 @@ fn every_reason_and_every_error_of_the_contract_is_documented() {
     documented(&crate::outcome::Reason::ALL.map(crate::outcome::Reason::as_str));
     documented(&crate::broker::Error::CODES);
     documented(&crate::ledger::Error::CODES);
+    documented(&crate::app::Error::CODES);
 }
 
 #[test]

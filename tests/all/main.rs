@@ -6,4 +6,5 @@ mod emitting;
 mod limits;
 mod loading;
 mod reuse;
+mod service;
 mod state;

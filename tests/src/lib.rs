@@ -1,5 +1,7 @@
 //! What the tests share: guests, plugins loaded from them, servers.
 
 pub mod guests;
+pub mod host;
 pub mod plugins;
 pub mod servers;
+pub mod sink;

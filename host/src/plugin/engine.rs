@@ -172,6 +172,11 @@ pub enum EngineError {
     Thread(#[from] std::io::Error),
 }
 
+impl EngineError {
+    /// The heading in `docs/errors.md`.
+    pub const CODE: &str = "engine-unavailable";
+}
+
 fn config(settings: &Settings) -> Config {
     let count = settings.instances_max.get();
     let mut pool = PoolingAllocationConfig::new();

@@ -166,7 +166,16 @@ fn list(names: &[String]) -> String {
 /// # Errors
 /// [`InspectError`] if the bytes are no component.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
-    let invalid = |error: wasmparser::BinaryReaderError| InspectError::Invalid(error.to_string());
+    // Of something that is no Wasm at all the parser shows the bytes, one per line.
+    let invalid = |error: wasmparser::BinaryReaderError| {
+        let text = error
+            .message()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches([' ', '-', '=', '[']);
+        InspectError::Invalid(format!("{text} (at offset 0x{:x})", error.offset()))
+    };
     let mut found = Inspection {
         digest: digest(bytes),
         size: bytes.len() as u64,

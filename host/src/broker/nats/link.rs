@@ -38,6 +38,8 @@ pub(super) struct Link {
     pub(super) client: Client,
     /// The only source of time.
     pub(super) clock: Clock,
+    /// Where it goes, for people.
+    servers: String,
     state: watch::Receiver<State>,
 }
 
@@ -84,6 +86,7 @@ impl Link {
             name,
             client,
             clock,
+            servers: nats.servers.join(", "),
             state,
         })
     }
@@ -108,7 +111,8 @@ impl Link {
             Ok(state.life)
         } else {
             let reason = state.down_because.as_deref();
-            Err(self.unreachable(reason.unwrap_or("the connection is down and being remade")))
+            let reason = reason.unwrap_or("the connection is down and being remade");
+            Err(self.unreachable(format!("{}: {reason}", self.servers)))
         }
     }
 
