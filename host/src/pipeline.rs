@@ -97,7 +97,7 @@ pub struct Happening {
     pub event_type: String,
     /// Its ordering key.
     pub key: String,
-    /// Which attempt it was.
+    /// Attempts made by now, as far as this delivery knows: 0 of a duplicate.
     pub attempt: u32,
     /// The ids of what it emitted.
     pub emitted: Vec<String>,

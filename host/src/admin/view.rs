@@ -127,7 +127,7 @@ pub enum TailLine {
         event_type: String,
         /// Its ordering key.
         key: String,
-        /// Which attempt it was.
+        /// Attempts made by now: 0 of a duplicate.
         attempt: u32,
         /// The ids of what it emitted.
         emitted: Vec<String>,

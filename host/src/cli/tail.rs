@@ -95,13 +95,16 @@ fn shown(raw: &[u8], is_json: bool) -> String {
             error,
         }) => {
             let mut shown = format!(
-                "{at}  {:9}  {}  {}  {}  key {}  attempt {attempt}",
+                "{at}  {:9}  {}  {}  {}  key {}",
                 line(&outcome),
                 line(&consumer),
                 cell(&event_type),
                 cell(&event_id),
                 cell(&key)
             );
+            if attempt > 0 {
+                shown.push_str(&format!("  attempt {attempt}"));
+            }
             if !emitted.is_empty() {
                 shown.push_str(&format!("  emitted {}", emitted.len()));
             }

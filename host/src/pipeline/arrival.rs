@@ -25,7 +25,7 @@ pub(super) enum Arrived {
     /// An event to run.
     Fresh(Box<Job>),
     /// It took effect before: settle it.
-    Duplicate(Spent),
+    Duplicate(Box<Job>),
     /// It waits in the parking already: settle it.
     Parked(Spent),
     /// It is of a type that the consumer does not want: settle it.
@@ -56,7 +56,7 @@ impl Arrived {
             {
                 Self::Conflict(job)
             }
-            (Self::Fresh(job) | Self::Dead(job, ..), Known::Done(_)) => Self::Duplicate(job.into()),
+            (Self::Fresh(job) | Self::Dead(job, ..), Known::Done(_)) => Self::Duplicate(job),
             (Self::Fresh(job) | Self::Dead(job, ..), Known::Parked(_)) => Self::Parked(job.into()),
             (Self::Fresh(mut job), Known::Failing { history, started }) => {
                 (job.history, job.started) = (history, started);
@@ -73,8 +73,8 @@ impl Arrived {
     /// What is left of it when it is handed back.
     fn spent(self) -> Spent {
         match self {
-            Self::Fresh(job) | Self::Dead(job, ..) | Self::Conflict(job) => job.into(),
-            Self::Duplicate(spent) | Self::Parked(spent) | Self::Unwanted(spent) => spent,
+            Self::Fresh(job) | Self::Dead(job, ..) | Self::Conflict(job) | Self::Duplicate(job) => job.into(),
+            Self::Parked(spent) | Self::Unwanted(spent) => spent,
         }
     }
 }
@@ -110,9 +110,10 @@ impl Dispatcher {
             Arrived::Dead(job, reason, detail) => steps.push(self.bury(job, reason, &detail)),
             Arrived::Conflict(job) => steps.push(self.conflict(job)),
             Arrived::Parked(spent) => self.settle(spent).await,
-            Arrived::Duplicate(spent) => {
+            Arrived::Duplicate(job) => {
                 self.parts.metrics.duplicate();
-                self.settle(spent).await;
+                self.tell(&job, "duplicate", &[], None);
+                self.settle(job.into()).await;
             }
             Arrived::Unwanted(spent) => {
                 self.parts.metrics.unwanted(1);

@@ -233,6 +233,7 @@ impl Dispatcher {
             Refused::Done(payload) | Refused::Parked(payload) if payload != job.payload => Some(self.conflict(job)),
             Refused::Done(_) | Refused::Parked(_) => {
                 self.parts.metrics.duplicate();
+                self.tell(&job, "duplicate", &[], None);
                 self.done(job, None).await;
                 None
             }

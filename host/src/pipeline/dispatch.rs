@@ -312,7 +312,7 @@ impl Dispatcher {
             event_id: job.event.id.clone(),
             event_type: job.event.kind.clone(),
             key: String::from_utf8_lossy(&job.lane.0).into_owned(),
-            attempt: job.history.failed + u32::from(error.is_none()),
+            attempt: job.history.failed + u32::from(outcome == "committed"),
             emitted: emitted.iter().map(ToString::to_string).collect(),
             error,
         };

@@ -2,7 +2,7 @@
 
 use super::handler::{Answer, Gate};
 use super::stage::Stage;
-use crate::outcome::Reason;
+use crate::outcome::{Class, Reason};
 
 #[tokio::test]
 async fn a_duplicate_is_acknowledged_without_a_call() {
@@ -13,6 +13,33 @@ async fn a_duplicate_is_acknowledged_without_a_call() {
     stage.until_settled().await;
     assert_eq!(stage.plugin.called(), ["a1"]);
     assert_eq!((stage.counts().committed, stage.counts().duplicate), (1, 1));
+}
+
+#[tokio::test]
+async fn watchers_see_what_became_of_each_delivery() {
+    let stage = Stage::started(|event, attempt| match (event.id.as_str(), attempt) {
+        ("a1", 1) => Answer::Fail(Class::Trap),
+        ("bad", _) => Answer::Fail(Class::Permanent),
+        _ => Answer::Done,
+    })
+    .await;
+    let mut feed = stage.feed.subscribe();
+    for id in ["a1", "a1", "bad"] {
+        stage.send(id, "a").await;
+        stage.until_settled().await;
+    }
+    let seen = std::iter::from_fn(|| feed.try_recv().ok());
+    let seen: Vec<_> = seen.map(|seen| (seen.event_id, seen.outcome, seen.attempt)).collect();
+    let expected = [
+        ("a1", "retry", 1),
+        ("a1", "committed", 2),
+        ("a1", "duplicate", 0),
+        ("bad", "dead", 1),
+    ];
+    assert_eq!(
+        seen,
+        expected.map(|(id, outcome, attempt)| (id.to_owned(), outcome, attempt))
+    );
 }
 
 #[tokio::test]

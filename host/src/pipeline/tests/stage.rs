@@ -22,7 +22,7 @@ use crate::event::{Event, Message, codec};
 use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, Outbox};
 use crate::metrics::{self, Counts, Metrics};
-use crate::pipeline::{Left, Parts, Pipeline, relay};
+use crate::pipeline::{Happening, Left, Parts, Pipeline, relay};
 use crate::plan::{self, BrokerKind, ContentMode, Name, Place, Template, TemplatePart};
 use crate::store::{Settings, Store};
 
@@ -41,6 +41,8 @@ pub(super) struct Stage {
     pub outside: Arc<Outside>,
     /// Puts the ledger out of reach.
     pub ledger_switch: Arc<Switch>,
+    /// Tells watchers.
+    pub feed: broadcast::Sender<Happening>,
     folder: TempDir,
     sent: AtomicUsize,
     host: Option<Host>,
@@ -65,6 +67,7 @@ impl Stage {
             plugin: Scripted::new(script),
             outside: Outside::new(),
             ledger_switch: Arc::default(),
+            feed: broadcast::channel(16).0,
             folder: tempfile::tempdir().unwrap(),
             sent: AtomicUsize::new(0),
             host: None,
@@ -102,7 +105,7 @@ impl Stage {
             relays,
             quarantine: Arc::default(),
             metrics: consumer.clone(),
-            feed: broadcast::channel(16).0,
+            feed: self.feed.clone(),
             clock,
         };
         self.host = Some(Host {
