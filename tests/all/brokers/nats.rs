@@ -18,6 +18,7 @@ mod administration;
 mod credentials;
 mod draining;
 mod mishaps;
+mod permissions;
 
 tidegate::broker_suite!(stand);
 
@@ -41,6 +42,15 @@ impl Nats {
         let broker = broker_at(server.url(), plan::NatsCredentials::None, None);
         Self {
             stream: stream_on(&broker, place),
+            server: Mutex::new(server),
+            broker,
+        }
+    }
+
+    fn as_user(server: servers::Nats, credentials: plan::NatsCredentials) -> Self {
+        let broker = broker_at(server.url(), credentials, None);
+        Self {
+            stream: stream_on(&broker, created()),
             server: Mutex::new(server),
             broker,
         }
