@@ -60,6 +60,68 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The heading in `docs/errors.md`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Listen { .. } => crate::app::Error::LISTEN,
+            Self::Unprotected { .. } => "config-token-needed",
+        }
+    }
+}
+
+/// An address that is taken, before there is a host to serve at it.
+#[derive(Debug)]
+pub struct Door {
+    address: SocketAddr,
+    listener: TcpListener,
+    token: Option<plan::Secret>,
+}
+
+impl Door {
+    /// Listens. Who connects waits until it serves.
+    ///
+    /// # Errors
+    /// [`Error::Listen`]: another address may work. [`Error::Unprotected`] never passes the config; it is refused here too, because of what
+    /// it would open.
+    pub async fn open(plan: &plan::Admin) -> Result<Self, Error> {
+        if plan.token.is_none() && !plan.listen.ip().is_loopback() {
+            return Err(Error::Unprotected { address: plan.listen });
+        }
+        let listen = |error| Error::Listen {
+            address: plan.listen,
+            error,
+        };
+        let listener = TcpListener::bind(plan.listen).await.map_err(listen)?;
+        Ok(Self {
+            address: listener.local_addr().map_err(listen)?,
+            listener,
+            token: plan.token.clone(),
+        })
+    }
+
+    /// Serves until it is stopped.
+    #[must_use]
+    pub fn serve(self, host: Arc<Host>) -> Serving {
+        let Self {
+            address,
+            listener,
+            token,
+        } = self;
+        let (stopping, stopped) = watch::channel(false);
+        let router = router(Api::new(host, stopped.clone()), Guard::new(token, address));
+        let service = axum::serve(listener, router).with_graceful_shutdown(until(stopped));
+        let task = tokio::spawn(service.into_future());
+        tracing::info!(%address, "the admin API listens");
+        Serving {
+            address,
+            stopping,
+            task,
+        }
+    }
+}
+
 /// A running admin API. Dropping it begins a drain that nobody waits for; use [`Serving::stop`].
 #[derive(Debug)]
 pub struct Serving {
@@ -84,33 +146,6 @@ impl Serving {
         task.abort();
         is_drained
     }
-}
-
-/// Listens, and serves until it is stopped.
-///
-/// # Errors
-/// [`Error::Listen`]: another address may work. [`Error::Unprotected`] never passes the config; it is refused here too, because of what it
-/// would open.
-pub async fn serve(host: Arc<Host>, plan: &plan::Admin) -> Result<Serving, Error> {
-    if plan.token.is_none() && !plan.listen.ip().is_loopback() {
-        return Err(Error::Unprotected { address: plan.listen });
-    }
-    let listen = |error| Error::Listen {
-        address: plan.listen,
-        error,
-    };
-    let listener = TcpListener::bind(plan.listen).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
-    let (stopping, stopped) = watch::channel(false);
-    let router = router(Api::new(host, stopped.clone()), Guard::new(plan.token.clone(), address));
-    let service = axum::serve(listener, router).with_graceful_shutdown(until(stopped));
-    let task = tokio::spawn(service.into_future());
-    tracing::info!(%address, "the admin API listens");
-    Ok(Serving {
-        address,
-        stopping,
-        task,
-    })
 }
 
 /// Returns once the API is to stop.

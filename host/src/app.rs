@@ -1,7 +1,7 @@
-//! The service, put together once, in order of need: store, ledger, brokers, plugins, relays, pipelines, doors.
+//! The service, put together once, in order of need: store, ledger, brokers, plugins, an ingress; relays, pipelines.
 //!
-//! [`App::start`] is the parts list. [`Host`] is what the doors (the admin API) see of a running app. Brokers may be away while it
-//! starts; everything else must be right, or it does not start.
+//! [`Prepared`] is all that can be wrong, [`Prepared::start`] the parts list of what runs. [`Host`] is what the admin API sees of a
+//! running app. Brokers may be away while it starts; everything else must be right, or nothing is taken from any of them.
 
 pub mod connect;
 pub mod dead_letters;
@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::event::codec;
 use crate::ledger::embedded::Embedded;
 use crate::ledger::{self, Outbox, Row};
+use crate::metrics;
 use crate::metrics::Metrics;
 use crate::pipeline::quarantine::Quarantine;
 use crate::pipeline::relay::{self, Relay};
@@ -29,7 +30,6 @@ use crate::pipeline::{self, Left, Pipeline};
 use crate::plan::{BrokerKind, LedgerPlace, Name, Place, Plan, Stream};
 use crate::plugin::{self, Handler};
 use crate::store::{self, Store};
-use crate::{admin, metrics};
 
 pub use host::Host;
 
@@ -39,8 +39,6 @@ const FEED: usize = 4_096;
 const RELAY_QUEUE: usize = 1_024;
 /// Rows of the outbox in one page when a host starts.
 const PAGE: usize = 10_000;
-/// The code of an address that can't be listened on.
-const LISTEN: &str = "listen-failed";
 /// How often old records and log entries are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -48,7 +46,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub struct App {
     /// What its doors see.
     pub host: Arc<Host>,
-    admin: admin::Serving,
     ingress: Option<ingress::Serving>,
     pipelines: BTreeMap<Name, Pipeline>,
     /// Ended by `drain`: what they still hold is in the ledger.
@@ -78,9 +75,6 @@ pub enum Error {
     /// A broker can't be set up at all.
     #[error(transparent)]
     Broker(#[from] broker::Error),
-    /// The admin API can't listen.
-    #[error(transparent)]
-    Admin(#[from] admin::Error),
     /// The ingress can't listen.
     #[error(transparent)]
     Ingress(#[from] ingress::Error),
@@ -88,7 +82,9 @@ pub enum Error {
 
 impl Error {
     /// Codes that are no other module's.
-    pub const CODES: [&str; 2] = [plugin::EngineError::CODE, LISTEN];
+    pub const CODES: [&str; 2] = [plugin::EngineError::CODE, Self::LISTEN];
+    /// The code of an address that can't be listened on.
+    pub const LISTEN: &str = "listen-failed";
 
     /// The heading in `docs/errors.md`.
     #[must_use]
@@ -98,8 +94,7 @@ impl Error {
             Self::Engine(_) => plugin::EngineError::CODE,
             Self::Plugin { error, .. } => error.code(),
             Self::Broker(error) => error.code(),
-            Self::Admin(admin::Error::Unprotected { .. }) => "config-token-needed",
-            Self::Admin(admin::Error::Listen { .. }) | Self::Ingress(ingress::Error::Listen { .. }) => LISTEN,
+            Self::Ingress(ingress::Error::Listen { .. }) => Self::LISTEN,
         }
     }
 }
@@ -113,20 +108,58 @@ pub struct Drained {
     pub clean: bool,
 }
 
-impl App {
-    /// Starts everything.
+/// Everything a service needs, proven. Nothing runs yet.
+pub struct Prepared {
+    plan: Arc<Plan>,
+    clock: Clock,
+    store: Arc<Store>,
+    ledger: Arc<Embedded>,
+    brokers: BTreeMap<Name, Arc<dyn Broker>>,
+    handlers: HashMap<Name, Arc<dyn Handler>>,
+    ingress: Option<ingress::Door>,
+}
+
+impl Prepared {
+    /// Opens and loads everything.
     ///
     /// # Errors
-    /// [`Error`]: a person must act; nothing was taken from any broker.
-    pub async fn start(plan: Plan, clock: Clock) -> Result<Self, Error> {
-        let plan = Arc::new(plan);
-        let metrics = Metrics::new();
-        let (feed, _) = broadcast::channel(FEED);
-
+    /// [`Error`]: a person must act.
+    pub async fn new(plan: Plan, clock: Clock) -> Result<Self, Error> {
         let store = open_store(&plan, &clock).await?;
         let ledger = ledger::embedded::open(store.clone(), logs(&plan));
         let brokers = brokers(&plan, &store, &clock)?;
         let handlers = load_plugins(&plan, &clock).await?;
+        let ingress = match &plan.ingress {
+            Some(ingress) => Some(ingress::Door::open(ingress.clone()).await?),
+            None => None,
+        };
+        Ok(Self {
+            plan: Arc::new(plan),
+            clock,
+            store,
+            ledger,
+            brokers,
+            handlers,
+            ingress,
+        })
+    }
+
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`]: what the last host left in the outbox can't be read. Nothing was taken from any broker.
+    pub async fn start(self) -> Result<App, Error> {
+        let Self {
+            plan,
+            clock,
+            store,
+            ledger,
+            brokers,
+            handlers,
+            ingress,
+        } = self;
+        let metrics = Metrics::new();
+        let (feed, _) = broadcast::channel(FEED);
 
         let mut relays = JoinSet::new();
         let relay = relay_parts(&plan, &brokers, &ledger, &clock, &metrics);
@@ -164,12 +197,13 @@ impl App {
             publishers: Mutex::default(),
             feed,
         });
-        let admin = admin::serve(host.clone(), &plan.admin).await?;
-        let ingress = serve_ingress(&host).await?;
+        let ingress = match ingress {
+            Some(door) => Some(serve_ingress(door, &host).await),
+            None => None,
+        };
         let sweeper = tokio::spawn(sweep(store.clone(), plan, clock.clone()));
-        Ok(Self {
+        Ok(App {
             host,
-            admin,
             ingress,
             pipelines,
             relays,
@@ -178,13 +212,9 @@ impl App {
             clock,
         })
     }
+}
 
-    /// Where the admin API listens.
-    #[must_use]
-    pub fn admin_address(&self) -> std::net::SocketAddr {
-        self.admin.address()
-    }
-
+impl App {
     /// Where the ingress listens, if there is one.
     #[must_use]
     pub fn ingress_address(&self) -> Option<std::net::SocketAddr> {
@@ -203,8 +233,8 @@ impl App {
         self.pipelines.values().all(Pipeline::is_running)
     }
 
-    /// Stops taking, finishes what runs within the plan's grace time, hands the rest back, closes the ledger, and says what was left.
-    pub async fn drain(mut self) -> Drained {
+    /// Stops taking, finishes what runs within the plan's grace time, and hands the rest back.
+    pub async fn drain(mut self) -> Idle {
         let grace = self.host.plan.host.grace;
         let deadline = self.clock.now() + grace;
         if let Some(ingress) = self.ingress.take() {
@@ -223,13 +253,28 @@ impl App {
         // Whatever a relay still holds is in the outbox: the next host publishes it, under the same ids.
         self.relays.shutdown().await;
         self.sweeper.abort();
-        self.admin.stop(Duration::from_secs(1)).await;
+        Idle {
+            left,
+            store: self.store,
+        }
+    }
+}
+
+/// A service that is drained, and whose ledger is still open.
+pub struct Idle {
+    left: BTreeMap<String, Left>,
+    store: Arc<Store>,
+}
+
+impl Idle {
+    /// Closes the ledger, and says what was left.
+    pub async fn close(self) -> Drained {
         let closed = self.store.close().await;
         if let Err(error) = &closed {
             error!(error = %error, "ledger could not be closed: the next start counts this stop as a crash");
         }
         Drained {
-            left,
+            left: self.left,
             clean: closed.is_ok(),
         }
     }
@@ -374,11 +419,9 @@ fn start_pipelines(parts: Vec<pipeline::Parts>) -> (BTreeMap<Name, Pipeline>, BT
     (pipelines, consumers)
 }
 
-async fn serve_ingress(host: &Arc<Host>) -> Result<Option<ingress::Serving>, ingress::Error> {
-    let Some(plan) = &host.plan.ingress else {
-        return Ok(None);
-    };
-    for stream in plan.routes.values() {
+async fn serve_ingress(door: ingress::Door, host: &Arc<Host>) -> ingress::Serving {
+    let routes = host.plan.ingress.iter().flat_map(|ingress| ingress.routes.values());
+    for stream in routes {
         let opening = open(Arc::downgrade(host), stream.clone());
         match stream.place {
             // There is nothing to wait for, and who posts as soon as the address is known must not be sent away.
@@ -388,7 +431,7 @@ async fn serve_ingress(host: &Arc<Host>) -> Result<Option<ingress::Serving>, ing
     }
     let doors = host.clone();
     let lookup: ingress::Lookup = Arc::new(move |stream: &Stream| doors.opened(&stream.name));
-    ingress::serve(plan.clone(), lookup).await.map(Some)
+    door.serve(lookup)
 }
 
 /// Opens the publisher of a stream that the ingress writes, however long its broker is away.

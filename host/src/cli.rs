@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
-use crate::{app, ledger, plugin};
+use crate::{admin, app, ledger, plugin};
 
 const EXIT_CODES: &str = "Exit codes:
   0  it is done, or all is well
@@ -169,9 +169,10 @@ impl Global {
 fn code(error: &anyhow::Error) -> Option<&'static str> {
     let code = |cause: &(dyn std::error::Error + 'static)| {
         let app = cause.downcast_ref().map(app::Error::code);
+        let admin = || cause.downcast_ref().map(admin::Error::code);
         let ledger = || cause.downcast_ref().map(ledger::Error::code);
         let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
-        app.or_else(ledger).or_else(engine)
+        app.or_else(admin).or_else(ledger).or_else(engine)
     };
     error.chain().find_map(code)
 }

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::broker::Position;
 use crate::clock::Timestamp;
+use crate::event::key::LaneKey;
 use crate::event::{Event, Message};
 use crate::outcome::{Attempt, Reason};
 use crate::plan::Name;
@@ -269,10 +270,6 @@ pub struct History {
     /// When the next may begin.
     pub next_at: Timestamp,
 }
-
-/// The ordering key of a lane, whole: two keys never share a lane. At most 1 KiB.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LaneKey(pub Arc<[u8]>);
 
 /// One durable step of one event.
 #[derive(Clone, Debug)]

@@ -52,11 +52,15 @@ fn map() -> BTreeMap<String, BTreeSet<String>> {
 
 /// The modules of this crate that a file names.
 fn used(code: &str) -> BTreeSet<String> {
-    let names = code.split("crate::").skip(1).map(|rest| {
-        let end = rest
-            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .unwrap_or(rest.len());
-        rest[..end].to_owned()
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names = code.split("crate::").skip(1).flat_map(|rest| {
+        // `crate::name…` or `crate::{name, name…}`.
+        let names = match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap().split(',').collect(),
+            None => vec![rest],
+        };
+        let first = move |name: &str| name.trim().split(|c| !is_name(c)).next().unwrap().to_owned();
+        names.into_iter().map(first).collect::<Vec<_>>()
     });
     names
         .filter(|name| name.chars().next().is_some_and(char::is_lowercase))

@@ -8,8 +8,9 @@
 
 use std::time::Duration;
 
+use tidegate::event::key::LaneKey;
 use tidegate::event::{Extension, Value};
-use tidegate::ledger::{LaneKey, RecordKey};
+use tidegate::ledger::RecordKey;
 use tidegate::outcome::{Class, Outcome};
 use tidegate::plan::Name;
 use tidegate::plugin::{Attempted, Handler};

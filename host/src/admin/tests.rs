@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
-use super::{Serving, serve};
+use super::{Door, Serving};
 use crate::app::{Host, host};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
@@ -105,7 +105,7 @@ impl Running {
             listen: "127.0.0.1:0".parse().unwrap(),
             token: token.map(|token| Secret::new(token.to_owned())),
         };
-        let serving = serve(host, &admin).await.unwrap();
+        let serving = Door::open(&admin).await.unwrap().serve(host);
         Self {
             address: serving.address(),
             serving: Some(serving),

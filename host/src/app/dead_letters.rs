@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Error, LaneKey, Redriven};
+use crate::event::key::LaneKey;
+use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Error, Redriven};
 use crate::plan::Name;
 
 /// Dead letters held whole at once: each may carry a megabyte.

@@ -24,7 +24,7 @@ use self::report::{Counted, Report};
 use self::scenario::{Content, Scenario};
 use self::verify::{Checker, Dead, Rules};
 use super::{Global, say};
-use crate::app::{App, Host};
+use crate::app::{App, Host, Prepared};
 use crate::broker::{Outgoing, Room, Subscription};
 use crate::clock::Clock;
 use crate::event::codec::{self, Binding};
@@ -67,7 +67,8 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     stage::build(&example).await?;
     let data = stage::Data::new(args.keep.as_deref())?;
     let clock = Clock::system();
-    let app = App::start(stage::plan(&example, data.path())?, clock.clone()).await?;
+    let prepared = Prepared::new(stage::plan(&example, data.path())?, clock.clone()).await?;
+    let app = prepared.start().await?;
 
     let mut checker = Checker::new(Rules::default());
     let progress = Progress::new(args.events);
@@ -82,7 +83,7 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let metrics = app.host.metrics.text();
     let latency = [0.5, 0.99].map(|quantile| latency::quantile(&metrics, quantile).unwrap_or_default() * 1_000.0);
     let report = Report::new(counted, &checker.finish(), seconds, latency);
-    app.drain().await;
+    app.drain().await.close().await;
     drop(data);
     say(&if global.json {
         serde_json::to_string(&report)?

@@ -1,5 +1,6 @@
 //! `tidegate run`: the service.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,11 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::{Global, say};
-use crate::app::{App, Drained};
+use crate::admin;
+use crate::app::{App, Drained, Prepared};
 use crate::clock::Clock;
 
 /// How often the pipelines are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the admin API may take to answer what was asked last.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Arguments of `tidegate run`.
 #[derive(Debug, clap::Args)]
@@ -29,16 +33,26 @@ pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
     // Before anything runs: a signal that comes early must not find the default action.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let app = App::start(loaded.plan, Clock::system()).await?;
-    announce(&app, global);
+    let admin = loaded.plan.admin.clone();
+    let prepared = Prepared::new(loaded.plan, Clock::system()).await?;
+    let door = admin::Door::open(&admin).await?;
+    let app = prepared.start().await?;
+    let admin = door.serve(app.host.clone());
+    announce(&app, admin.address(), global);
     let is_sound = tokio::select! {
         _ = terminate.recv() => true,
         _ = interrupt.recv() => true,
         () = unsound(&app) => false,
     };
     info!(grace = ?app.host.plan.host.grace, "draining");
+    let stop = async {
+        let idle = app.drain().await;
+        // It is asked how the drain goes, and answers from the ledger.
+        admin.stop(LAST_ANSWERS).await;
+        idle.close().await
+    };
     let drained = tokio::select! {
-        drained = app.drain() => drained,
+        drained = stop => drained,
         _ = terminate.recv() => anyhow::bail!("a second signal came: stopped without finishing"),
         _ = interrupt.recv() => anyhow::bail!("a second signal came: stopped without finishing"),
     };
@@ -50,8 +64,8 @@ pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce(app: &App, global: &Global) {
-    let (admin, ingress) = (app.admin_address(), app.ingress_address());
+fn announce(app: &App, admin: SocketAddr, global: &Global) {
+    let ingress = app.ingress_address();
     info!(%admin, consumers = app.host.plan.consumers.len(), "running");
     if global.json {
         say(&json!({ "admin": admin.to_string(), "ingress": ingress.map(|address| address.to_string()) }).to_string());

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Event, pointer};
-use crate::ledger::LaneKey;
 use crate::plan;
 
 /// The longest key that is kept as it is, in bytes.
 const BYTES_MAX: usize = 1_024;
+
+/// The ordering key of a lane, whole: two keys never share a lane. At most 1 KiB.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LaneKey(pub Arc<[u8]>);
 
 /// The event's data has no key where the consumer reads it: a dead letter `no-key`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

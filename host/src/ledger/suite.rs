@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::event::key::LaneKey;
 use crate::outcome::{Class, Failure};
 
 /// A ledger's four sides.

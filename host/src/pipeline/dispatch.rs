@@ -30,7 +30,8 @@ use super::settle::{self, Order};
 use super::unconfirmed::{Confirmations, Unconfirmed};
 use super::{Happening, Left, Parts, until_answered};
 use crate::broker::Position;
-use crate::ledger::{Change, Entry, Known, LaneKey, ParkedLane, RecordKey};
+use crate::event::key::LaneKey;
+use crate::ledger::{Change, Entry, Known, ParkedLane, RecordKey};
 use crate::plan::Name;
 
 /// Levels are shown this often.

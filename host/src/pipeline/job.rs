@@ -4,8 +4,9 @@ use tokio::time::Instant;
 
 use super::loader::FromParking;
 use crate::broker::{Position, Receipt, Room};
+use crate::event::key::LaneKey;
 use crate::event::{Event, Message};
-use crate::ledger::{History, LaneKey, ParkedId, PayloadHash, RecordKey};
+use crate::ledger::{History, ParkedId, PayloadHash, RecordKey};
 use crate::outcome::Reason;
 
 /// One event on its way, from the intake to its settlement.

@@ -10,7 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use tokio::time::Instant;
 
 use super::job::Job;
-use crate::ledger::{DeadId, LaneKey};
+use crate::event::key::LaneKey;
+use crate::ledger::DeadId;
 
 /// The lanes of one consumer.
 #[derive(Default)]

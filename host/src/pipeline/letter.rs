@@ -8,8 +8,9 @@ use super::job::Job;
 use crate::broker;
 use crate::clock::Timestamp;
 use crate::event::codec;
+use crate::event::key::LaneKey;
 use crate::event::{Headers, Message};
-use crate::ledger::{Change, DeadLetter, Entry, History, LaneKey, Output, PayloadHash, RecordKey, Row};
+use crate::ledger::{Change, DeadLetter, Entry, History, Output, PayloadHash, RecordKey, Row};
 use crate::outcome::{Attempt, Reason};
 use crate::plan;
 

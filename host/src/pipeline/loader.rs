@@ -10,8 +10,9 @@ use super::job::Job;
 use super::until_answered;
 use crate::broker::Room;
 use crate::event::codec::{self, Binding};
+use crate::event::key::LaneKey;
 use crate::event::{Event, key};
-use crate::ledger::{LaneKey, ParkedEvent, ParkedId, ParkedLane, PayloadHash};
+use crate::ledger::{ParkedEvent, ParkedId, ParkedLane, PayloadHash};
 use crate::outcome::Reason;
 use crate::plan;
 

@@ -4,7 +4,8 @@
 use super::commit::{Step, Then};
 use super::dispatch::Dispatcher;
 use super::job::Job;
-use crate::ledger::{Change, LaneKey};
+use crate::event::key::LaneKey;
+use crate::ledger::Change;
 
 /// Events moved in one write.
 const MOVE: usize = 1_024;

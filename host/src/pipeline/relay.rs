@@ -18,7 +18,8 @@ use super::letter;
 use super::unconfirmed::Confirmations;
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::clock::Clock;
-use crate::ledger::{LaneKey, Ledger, Outbox, Row, RowId};
+use crate::event::key::LaneKey;
+use crate::ledger::{Ledger, Outbox, Row, RowId};
 use crate::metrics;
 use crate::plan;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::bindings::consumer::tidegate::plugin::outbox::{Draft, EmitError, Host};
 use super::instance::Guest;
+use crate::event::key::LaneKey;
 use crate::event::{Event, Extension, Value};
-use crate::ledger::{LaneKey, Output, RecordKey};
+use crate::ledger::{Output, RecordKey};
 use crate::plan::{self, Name};
 
 /// Names that an extension can't have: the attributes, and `data` of the JSON format.

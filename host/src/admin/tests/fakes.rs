@@ -12,10 +12,11 @@ use crate::broker::{
     Subscribed, Subscription,
 };
 use crate::clock::Timestamp;
+use crate::event::key::LaneKey;
 use crate::event::{Headers, Message};
 use crate::ledger::{
-    DeadFilter, DeadId, DeadLetter, DeadLetters, Entry, Error, Known, LaneKey, Ledger, ParkedEvent, ParkedLane,
-    Parking, Read, RecordKey, Redriven, Refused, StateBucket, StateKey, Written,
+    DeadFilter, DeadId, DeadLetter, DeadLetters, Entry, Error, Known, Ledger, ParkedEvent, ParkedLane, Parking, Read,
+    RecordKey, Redriven, Refused, StateBucket, StateKey, Written,
 };
 use crate::outcome::{Attempt, Class, Failure, Reason};
 use crate::plan::{self, Name};

@@ -3,7 +3,7 @@
 use reqwest::header::HOST;
 
 use super::*;
-use crate::admin::Error;
+use crate::admin::{Door, Error};
 
 #[tokio::test]
 async fn readiness_says_which_consumer_is_not_subscribed_and_why() {
@@ -121,27 +121,12 @@ async fn with_a_token_any_name_is_answered() {
 #[tokio::test]
 async fn other_addresses_are_refused_without_a_token_and_taken_ones_said_so() {
     let host = Running::start().await;
-    let shared = Arc::new(empty_host());
     let admin = |listen: &str| plan::Admin {
         listen: listen.parse().unwrap(),
         token: None,
     };
-    let refused = serve(shared.clone(), &admin("0.0.0.0:0")).await.unwrap_err();
+    let refused = Door::open(&admin("0.0.0.0:0")).await.unwrap_err();
     assert!(matches!(refused, Error::Unprotected { .. }), "{refused}");
-    let taken = serve(shared, &admin(&host.address.to_string())).await.unwrap_err();
+    let taken = Door::open(&admin(&host.address.to_string())).await.unwrap_err();
     assert!(taken.to_string().contains(&host.address.to_string()), "{taken}");
-}
-
-fn empty_host() -> Host {
-    Host {
-        plan: Arc::new(proven()),
-        metrics: Metrics::new(),
-        consumers: BTreeMap::new(),
-        relays: HashMap::new(),
-        ledger: Arc::new(FakeLedger::default()),
-        dead_letters: Arc::new(FakeLetters::default()),
-        brokers: BTreeMap::new(),
-        publishers: Mutex::default(),
-        feed: broadcast::channel(1).0,
-    }
 }

@@ -63,6 +63,53 @@ pub enum Error {
     },
 }
 
+/// An address that is taken, before anything is served at it.
+#[derive(Debug)]
+pub struct Door {
+    address: SocketAddr,
+    listener: Bounded,
+    plan: plan::Ingress,
+}
+
+impl Door {
+    /// Listens. Who connects waits until it serves.
+    ///
+    /// # Errors
+    /// [`Error::Listen`]: another address may work.
+    pub async fn open(plan: plan::Ingress) -> Result<Self, Error> {
+        let listen = |error| Error::Listen {
+            address: plan.listen,
+            error,
+        };
+        let listener = TcpListener::bind(plan.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let connections_max = plan.concurrency.get().saturating_mul(CONNECTIONS_PER_REQUEST);
+        let listener = Bounded::new(listener, connections_max, IDLE_TIMEOUT);
+        Ok(Self {
+            address,
+            listener,
+            plan,
+        })
+    }
+
+    /// Serves until it is stopped.
+    #[must_use]
+    pub fn serve(self, lookup: Lookup) -> Serving {
+        let Self {
+            address,
+            listener,
+            plan,
+        } = self;
+        let (stop, stopped) = oneshot::channel();
+        let service = axum::serve(listener, router(plan, lookup, BODY_TIMEOUT)).with_graceful_shutdown(async {
+            stopped.await.ok();
+        });
+        let task = tokio::spawn(service.into_future());
+        tracing::info!(%address, "the ingress listens");
+        Serving { address, stop, task }
+    }
+}
+
 /// A running ingress. Dropping it begins a drain that nobody waits for; use [`Serving::stop`].
 #[derive(Debug)]
 pub struct Serving {
@@ -88,28 +135,6 @@ impl Serving {
         task.abort();
         is_drained
     }
-}
-
-/// Listens, and serves until it is stopped.
-///
-/// # Errors
-/// [`Error::Listen`]: another address may work.
-pub async fn serve(plan: plan::Ingress, lookup: Lookup) -> Result<Serving, Error> {
-    let listen = |error| Error::Listen {
-        address: plan.listen,
-        error,
-    };
-    let listener = TcpListener::bind(plan.listen).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
-    let connections_max = plan.concurrency.get().saturating_mul(CONNECTIONS_PER_REQUEST);
-    let listener = Bounded::new(listener, connections_max, IDLE_TIMEOUT);
-    let (stop, stopped) = oneshot::channel();
-    let service = axum::serve(listener, router(plan, lookup, BODY_TIMEOUT)).with_graceful_shutdown(async {
-        stopped.await.ok();
-    });
-    let task = tokio::spawn(service.into_future());
-    tracing::info!(%address, "the ingress listens");
-    Ok(Serving { address, stop, task })
 }
 
 /// The ingress as a service, for whoever has a listener.

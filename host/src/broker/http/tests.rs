@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
-use super::ingress::{Lookup, Serving, serve};
+use super::ingress::{Door, Lookup, Serving};
 use super::webhook::Webhook;
 use crate::broker::{Broker as _, Error, Outgoing, Publisher};
 use crate::clock::Clock;
@@ -131,7 +131,7 @@ fn ingress_plan() -> Ingress {
 async fn start(plan: Ingress, publisher: &Arc<Recorder>) -> Serving {
     let publisher: Arc<dyn Publisher> = publisher.clone();
     let lookup: Lookup = Arc::new(move |_| Some(publisher.clone()));
-    serve(plan, lookup).await.expect("listens")
+    Door::open(plan).await.expect("listens").serve(lookup)
 }
 
 fn event(id: &str) -> Event {

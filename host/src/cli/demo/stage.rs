@@ -75,7 +75,7 @@ async fn add_target() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The example's plan, with its ledger in `data` and its admin API on a free port.
+/// The example's plan, with its ledger in `data`. Its admin API is not served.
 ///
 /// # Errors
 /// What is wrong with its config.

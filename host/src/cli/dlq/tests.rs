@@ -11,6 +11,7 @@ use crate::admin::tests::{Running, proven};
 use crate::admin::view::DeadLetter;
 use crate::app::dead_letters::{Done, DoneLetter};
 use crate::clock::Clock;
+use crate::event::key::LaneKey;
 use crate::ledger::{Change, Entry, Known, Ledger as _, PayloadHash, embedded};
 use crate::plan::{LedgerPlace, Plan};
 use crate::store::{Settings, Store};
@@ -86,7 +87,7 @@ fn every_selection_of_the_command_line_is_one() {
 fn a_list_is_a_table() {
     let mut second = letter(2);
     (second.redriving, second.event, second.applied_meanwhile) = (true, None, 0);
-    second.lane = crate::ledger::LaneKey(b"a\x1b[2Jb".as_slice().into());
+    second.lane = LaneKey(b"a\x1b[2Jb".as_slice().into());
     let lines: Vec<_> = [letter(1), second].iter().map(DeadLetterLine::of).collect();
     let expected = "\
 ID                                DEAD SINCE                CONSUMER   REASON           FAILED  LATER  KEY         EVENT

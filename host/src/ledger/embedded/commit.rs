@@ -9,9 +9,10 @@ use super::letters;
 use super::rows::{self, Attempts, Lane, OutboxRow, Parked};
 use crate::broker::Position;
 use crate::event::Message;
+use crate::event::key::LaneKey;
 use crate::ledger::{
-    Change, Effects, Entry, LaneKey, Output, ParkedId, PayloadHash, RecordKey, Refused, RowId, StateKey, StateWrite,
-    Version, Written,
+    Change, Effects, Entry, Output, ParkedId, PayloadHash, RecordKey, Refused, RowId, StateKey, StateWrite, Version,
+    Written,
 };
 use crate::plan::Name;
 use crate::store::{self, Batch, Error, Record, RecordState, Table};

@@ -4,7 +4,8 @@ use futures_util::future::BoxFuture;
 
 use super::rows::{self, Attempts, Lane, Parked};
 use super::{Embedded, Error};
-use crate::ledger::{LaneKey, ParkedEvent, ParkedLane, Parking};
+use crate::event::key::LaneKey;
+use crate::ledger::{ParkedEvent, ParkedLane, Parking};
 use crate::plan::Name;
 use crate::store::{self, Table, Tables};
 

@@ -5,9 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Position;
 use crate::event::Message;
-use crate::ledger::{
-    DeadId, DeadLetter, History, LaneKey, Output, ParkedId, Read, RecordKey, StateBucket, StateKey, Version,
-};
+use crate::event::key::LaneKey;
+use crate::ledger::{DeadId, DeadLetter, History, Output, ParkedId, Read, RecordKey, StateBucket, StateKey, Version};
 use crate::outcome::Reason;
 use crate::plan::Name;
 use crate::store::{self, Batch, Error, Key, KeyReader, Table, Tables};

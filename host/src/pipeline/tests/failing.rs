@@ -7,10 +7,11 @@ use futures_util::future::BoxFuture;
 
 use super::handler::Gate;
 use crate::broker::Position;
+use crate::event::key::LaneKey;
 use crate::ledger::embedded::Embedded;
 use crate::ledger::{
-    Entry, Error, Known, LaneKey, Ledger, ParkedEvent, ParkedLane, Parking, Read, RecordKey, Refused, StateBucket,
-    StateKey, Written,
+    Entry, Error, Known, Ledger, ParkedEvent, ParkedLane, Parking, Read, RecordKey, Refused, StateBucket, StateKey,
+    Written,
 };
 use crate::plan::Name;
 

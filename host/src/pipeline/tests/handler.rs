@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::stage::name;
 use crate::clock::Clock;
+use crate::event::key::LaneKey;
 use crate::event::{Event, Headers, Message};
-use crate::ledger::{Effects, LaneKey, Output, StateBucket, StateKey, StateWrite};
+use crate::ledger::{Effects, Output, StateBucket, StateKey, StateWrite};
 use crate::outcome::{Class, Failure, Outcome};
 use crate::plugin::{Attempted, Call, Handler};
 

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 /// A listener that accepts no more than so many connections at once; further ones wait in the system's own queue.
+#[derive(Debug)]
 pub(super) struct Bounded {
     listener: TcpListener,
     permits: Arc<Semaphore>,

@@ -1,8 +1,9 @@
 //! One request on its way to the broker: body, events, messages, confirmation. Each step is all or nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,10 @@ use crate::plan::{Key, Stream};
 
 /// Headers of the request that go with each message: the context of this hop, which is no attribute of the event.
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+
+/// How much of a body that is too large is read for the sake of the answer, and for how long.
+const READ_OFF_MAX: usize = 256 * 1024 * 1024;
+const READ_OFF_TIME: Duration = Duration::from_secs(5);
 
 /// Takes the events of a request and returns how many the broker has.
 pub(super) async fn take(ingress: &Ingress, stream: &Stream, request: Request) -> Result<usize, Answer> {
@@ -47,19 +52,37 @@ async fn read(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes, Answ
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let mut chunks = body.into_data_stream();
     if declared.is_some_and(|length| length > max) {
+        read_off(chunks).await;
         return Err(too_large());
     }
-    let mut chunks = body.into_data_stream();
     let mut payload = BytesMut::with_capacity(declared.unwrap_or_default());
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Answer::NoBody)?;
         if payload.len() + chunk.len() > max {
+            read_off(chunks).await;
             return Err(too_large());
         }
         payload.extend_from_slice(&chunk);
     }
     Ok(payload.freeze())
+}
+
+/// Reads what is not wanted. A client that writes all before it reads would see a broken connection instead of the answer if it were closed
+/// with a part of its body unread (RFC 9112, section 9.6).
+async fn read_off(mut chunks: BodyDataStream) {
+    let mut left = READ_OFF_MAX;
+    let reading = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    // Whoever sends more, or slowly, has to live with the broken connection.
+    let _ = tokio::time::timeout(READ_OFF_TIME, reading).await;
 }
 
 fn headers(lines: &HeaderMap) -> Headers {

@@ -320,7 +320,10 @@ async fn what_the_broker_can_not_take_is_refused_before_it_is_sent() {
 
 #[tokio::test]
 async fn a_broker_that_is_away_is_503_with_a_pause() {
-    let serving = serve(ingress_plan(), Arc::new(|_| None)).await.expect("listens");
+    let serving = Door::open(ingress_plan())
+        .await
+        .expect("listens")
+        .serve(Arc::new(|_| None));
     let reply = post(&serving, "/orders", &BINARY, "").await;
     reply.refuses(503, "broker-unreachable");
     assert_eq!(reply.header("retry-after"), "1");
@@ -473,6 +476,6 @@ async fn a_taken_address_is_an_error_that_names_it() {
         listen: serving.address(),
         ..ingress_plan()
     };
-    let error = serve(plan, Arc::new(|_| None)).await.expect_err("it is taken");
+    let error = Door::open(plan).await.expect_err("it is taken");
     assert!(error.to_string().contains(&serving.address().to_string()), "{error}");
 }
