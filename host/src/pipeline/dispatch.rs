@@ -109,12 +109,17 @@ impl Dispatcher {
     /// Runs a consumer until it is drained.
     pub(super) async fn run(parts: Parts, mut control: mpsc::Receiver<Control>) -> Left {
         // What is parked is known before anything newer arrives: a later event of a parked key must queue behind it.
+        let mut is_changed = false;
         let (suspect, lanes) = tokio::select! {
             known = known_before(&parts) => known,
-            () = told_to_stop(&mut control) => return Left::default(),
+            () = told_to_stop(&mut control, &mut is_changed) => return Left::default(),
         };
         let (mut dispatcher, mut inbox) = Self::new(parts, suspect);
         dispatcher.begin_with(lanes);
+        if is_changed {
+            // It may have come after the parking was read.
+            dispatcher.list_lanes();
+        }
         dispatcher.work(&mut control, &mut inbox).await;
         dispatcher.finish(inbox).await
     }
@@ -194,7 +199,10 @@ impl Dispatcher {
                 // Whoever held the other end is gone: stop as well as possible at once.
                 order = control.recv() => self.obey(order.unwrap_or(Control::Drain(self.now()))),
                 () = tokio::time::sleep_until(wake) => self.wake(),
-                _ = levels.tick() => self.show_levels(),
+                _ = levels.tick() => {
+                    self.resume_without_room();
+                    self.show_levels();
+                }
                 Some(ended) = self.tasks.join_next() => survive(ended),
                 Some(ended) = self.hands.join_next() => survive(ended),
             }
@@ -270,12 +278,15 @@ impl Dispatcher {
             // With nothing in hand, an event must come for it to be tried with.
             Phase::HalfOpen => self.running > 0 || self.lanes.is_ready(),
         };
+        // What can't be run is buried without a start, and may fill what waits to be published as well.
+        let is_paused = is_paused || self.unconfirmed.is_full();
         self.pausing
             .send_if_modified(|was_paused| std::mem::replace(was_paused, is_paused) != is_paused);
     }
 
     /// The head of a lane is done with: the next one may run.
     pub(super) fn go_on(&mut self, key: &LaneKey) {
+        self.park_at_stop(key);
         self.lanes.advance(key);
         self.tend(key);
     }
@@ -330,9 +341,11 @@ async fn known_before(parts: &Parts) -> (Option<Position>, Vec<ParkedLane>) {
     (suspect, lanes)
 }
 
-/// Waits for the order to drain. Whatever else comes before the start is seen by it.
-async fn told_to_stop(control: &mut mpsc::Receiver<Control>) {
-    while let Some(Control::ParkingChanged) = control.recv().await {}
+/// Waits for the order to drain; notes whether the parking changed meanwhile.
+async fn told_to_stop(control: &mut mpsc::Receiver<Control>, is_changed: &mut bool) {
+    while let Some(Control::ParkingChanged) = control.recv().await {
+        *is_changed = true;
+    }
 }
 
 /// A panic in an attempt is a fault of the host, not of the event: it stops the host, and the next one finds the event by its record.
