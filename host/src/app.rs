@@ -237,12 +237,13 @@ impl App {
     pub async fn drain(mut self) -> Idle {
         let grace = self.host.plan.host.grace;
         let deadline = self.clock.now() + grace;
-        if let Some(ingress) = self.ingress.take() {
-            ingress.stop(grace).await;
-        }
         let mut drains = JoinSet::new();
         for (name, pipeline) in self.pipelines {
             drains.spawn(async move { (name, pipeline.drain(deadline).await) });
+        }
+        // All at once: a client that is slow with its request takes nothing from the time of the consumers.
+        if let Some(ingress) = self.ingress.take() {
+            ingress.stop(grace).await;
         }
         let mut left = BTreeMap::new();
         for (name, consumer) in drains.join_all().await {

@@ -238,6 +238,22 @@ impl PayloadHash {
     pub fn of(data: Option<&Bytes>) -> Self {
         Self(data.map_or(0, |data| xxhash_rust::xxh3::xxh3_64(data) | 1))
     }
+
+    /// The hash of a whole message, of which no data is known.
+    #[must_use]
+    pub fn of_message(message: &Message) -> Self {
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        let headers = message.headers.iter();
+        let headers = headers.flat_map(|(name, value)| [name.as_bytes(), value]);
+        for part in std::iter::once(message.subject.as_bytes())
+            .chain(headers)
+            .chain([message.payload.as_ref()])
+        {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(hasher.digest())
+    }
 }
 
 /// What the ledger knows of an event.

@@ -70,8 +70,10 @@ pub(super) struct Dispatcher {
     pub(super) listing: Listing,
     pub(super) back: FuturesUnordered<BoxFuture<'static, Back>>,
     pub(super) timers: BinaryHeap<Reverse<(Instant, LaneKey)>>,
-    /// Whether the last host stopped uncleanly: what runs from the parking has a record written first.
+    /// Whether the last host stopped uncleanly.
     pub(super) was_unclean: bool,
+    /// Parked lanes whose first events the last host may have died of: those that are loaded first have a record written before they run.
+    pub(super) suspect_lanes: HashSet<LaneKey>,
     pub(super) breaker: Breaker,
     /// Records on their way, to know a twin by.
     pub(super) on_the_way: HashSet<RecordKey>,
@@ -79,6 +81,8 @@ pub(super) struct Dispatcher {
     pub(super) begun: HashMap<RecordKey, Entry>,
     /// Attempts that run.
     pub(super) running: usize,
+    /// Those of them that began since the breaker last opened.
+    pub(super) running_in_era: usize,
     /// Events whose outcome is being written, or that are being looked up.
     pub(super) in_ledger: usize,
     /// About how long an attempt takes.
@@ -164,9 +168,11 @@ impl Dispatcher {
             back: FuturesUnordered::new(),
             timers: BinaryHeap::new(),
             was_unclean: suspect.is_some(),
+            suspect_lanes: HashSet::new(),
             on_the_way: HashSet::new(),
             begun: HashMap::new(),
             running: 0,
+            running_in_era: 0,
             in_ledger: 0,
             attempt_time: Duration::ZERO,
             tasks: JoinSet::new(),
@@ -276,7 +282,7 @@ impl Dispatcher {
             Phase::Closed => false,
             Phase::Open(_) => true,
             // With nothing in hand, an event must come for it to be tried with.
-            Phase::HalfOpen => self.running > 0 || self.lanes.is_ready(),
+            Phase::HalfOpen => self.running_in_era > 0 || self.lanes.is_ready(),
         };
         // What can't be run is buried without a start, and may fill what waits to be published as well.
         let is_paused = is_paused || self.unconfirmed.is_full();
