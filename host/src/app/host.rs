@@ -11,7 +11,9 @@ use super::dead_letters::{self, Done, Which};
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
 use crate::event::codec;
-use crate::ledger::{self, DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, RecordKey, StateBucket, StateKey};
+use crate::ledger::{
+    self, DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, PayloadHash, RecordKey, StateBucket, StateKey,
+};
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::relay::Relay;
 use crate::pipeline::{Handle, Happening};
@@ -216,8 +218,8 @@ impl Host {
         }
     }
 
-    /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id
-    /// within the broker's window publishes it once.
+    /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id,
+    /// with the same data, within the broker's window publishes it once.
     ///
     /// # Errors
     /// [`PublishError`]; of several events, those before the one at fault may have been taken.
@@ -229,8 +231,10 @@ impl Host {
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
             let record = RecordKey::of(&name, event);
+            // With its data: what has other data under the same id is no repetition, and its consumers are to see that.
+            let PayloadHash(data) = PayloadHash::of(event.data.as_ref());
             batch.push(Outgoing {
-                id: record.to_string().into(),
+                id: format!("{record}-{data:016x}").into(),
                 key: event.subject.as_deref().unwrap_or(&event.id).as_bytes().into(),
                 message: codec::encode(event, stream)?,
             });

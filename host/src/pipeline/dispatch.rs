@@ -142,13 +142,14 @@ impl Dispatcher {
             ledger: parts.ledger.clone(),
             suspect,
             budget: budget.clone(),
+            ages: parts.ages.clone(),
             arrivals: arrivals_in,
             paused,
             metrics: parts.metrics.clone(),
         };
         let (metrics, clock) = (parts.metrics.clone(), parts.clock.clone());
         let mut hands = JoinSet::new();
-        hands.spawn(settle::run(orders, budget.clone(), metrics, clock));
+        hands.spawn(settle::run(orders, budget.clone(), parts.ages.clone(), metrics, clock));
         let intake = hands.spawn(intake.run());
         let confirmations = Confirmations::default();
         let inbox = Inbox {

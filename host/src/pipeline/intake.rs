@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::ages::Ages;
 use super::arrival::{Arrival, Arrived, Spent};
 use super::breaker::Era;
 use super::budget::Budget;
@@ -51,6 +52,8 @@ pub(super) struct Intake {
     pub suspect: Option<Position>,
     /// What it takes from.
     pub budget: Arc<Budget>,
+    /// Where it notes when.
+    pub ages: Arc<Ages>,
     /// Where arrivals go.
     pub arrivals: mpsc::Sender<Arrival>,
     /// Whether it pauses (the breaker is open).
@@ -117,6 +120,7 @@ impl Intake {
                 continue;
             }
             self.budget.take(weight(&deliveries));
+            self.ages.take(deliveries.iter().map(|delivery| delivery.taken));
             self.mark(&deliveries, &mut marked).await;
             let arrived = self.look_at(deliveries, &mut suspects).await;
             self.arrivals.send(Arrival::Batch(arrived)).await.ok()?;
