@@ -31,11 +31,14 @@ pub(super) struct Job {
     run: Box<Run>,
 }
 
-/// Does the work and hands back how to answer for it.
-type Run = dyn FnOnce(&mut Batch<'_>) -> Result<Box<Answer>, Error> + Send;
+/// Does the work and hands back how to answer for it; given no batch, it only tells whoever asked why.
+type Run = dyn FnOnce(Result<&mut Batch<'_>, Error>) -> Result<Box<Answer>, Error> + Send;
 
 /// Tells whoever asked how the commit went.
 type Answer = dyn FnOnce(Result<(), Error>) + Send;
+
+/// The jobs of a batch that it has not come to yet.
+type Jobs = std::vec::IntoIter<Job>;
 
 impl Job {
     pub(super) fn new<T: Send + 'static>(
@@ -45,7 +48,7 @@ impl Job {
         answer: oneshot::Sender<Result<T, Error>>,
     ) -> Self {
         // A caller that has gone away is no reason to undo its work, nor to fail: hence the sends whose result is dropped.
-        let run = move |batch: &mut Batch<'_>| match work(batch) {
+        let run = move |batch: Result<&mut Batch<'_>, Error>| match batch.and_then(work) {
             Ok(value) => Ok(Box::new(move |committed: Result<(), Error>| {
                 let _ = answer.send(committed.map(|()| value));
             }) as Box<Answer>),
@@ -59,6 +62,11 @@ impl Job {
             weight,
             run: Box::new(run),
         }
+    }
+
+    /// Does nothing of it, and says why.
+    fn refuse(self, error: &Error) {
+        let _ = (self.run)(Err(error.clone()));
     }
 }
 
@@ -194,9 +202,12 @@ impl Committer {
     /// Makes one batch of the jobs and answers each.
     fn commit(&mut self, jobs: Vec<Job>, ride: Ride) -> Result<(), Error> {
         let mut answers = Vec::with_capacity(jobs.len());
-        let committed = self.write(jobs, ride, &mut answers);
+        let mut jobs = jobs.into_iter();
+        let committed = self.write(&mut jobs, ride, &mut answers);
         if let Err(error) = &committed {
             tracing::warn!(%error, "a batch was not committed");
+            // It never came to these.
+            jobs.for_each(|job| job.refuse(error));
         }
         for answer in answers {
             answer(committed.clone());
@@ -204,9 +215,9 @@ impl Committer {
         committed
     }
 
-    fn write(&mut self, jobs: Vec<Job>, ride: Ride, answers: &mut Vec<Box<Answer>>) -> Result<(), Error> {
+    fn write(&mut self, jobs: &mut Jobs, ride: Ride, answers: &mut Vec<Box<Answer>>) -> Result<(), Error> {
         let tables = self.engine()?;
-        let now = jobs.iter().map(|job| job.at).max().unwrap_or_default();
+        let now = jobs.as_slice().iter().map(|job| job.at).max().unwrap_or_default();
         let mut batch = Batch::new(&tables, &self.memory, now);
         let mut result = self.fill(&mut batch, jobs, ride, answers);
         if result.is_ok() {
@@ -230,7 +241,7 @@ impl Committer {
     fn fill(
         &self,
         batch: &mut Batch<'_>,
-        jobs: Vec<Job>,
+        jobs: &mut Jobs,
         ride: Ride,
         answers: &mut Vec<Box<Answer>>,
     ) -> Result<(), Error> {
@@ -238,7 +249,7 @@ impl Committer {
             rider.ride(batch, ride)?;
         }
         for job in jobs {
-            answers.push((job.run)(batch)?);
+            answers.push((job.run)(Ok(&mut *batch))?);
         }
         Ok(())
     }

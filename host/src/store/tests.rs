@@ -305,6 +305,44 @@ async fn work_that_fails_leaves_nothing() {
     assert!(remembers(&store, 2));
 }
 
+/// Work that came behind it was once told that the store was closed.
+#[tokio::test]
+async fn work_that_fails_tells_its_whole_batch_why() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    // While the first is under way, the others gather behind it.
+    let (began, has_begun) = oneshot::channel();
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let first = store.commit(Weight::LIGHT, move |_| {
+        began.send(()).unwrap();
+        Ok(wait.recv().unwrap())
+    });
+    let others = async {
+        has_begun.await.unwrap();
+        let failing = store.commit(Weight::LIGHT, |_| Err::<(), _>(Error::Unavailable("no".to_owned())));
+        let go = async { go.send(()).unwrap() };
+        let (failed, behind, ()) = tokio::join!(biased; failing, remember(&store, 1), go);
+        (failed, behind)
+    };
+    let (first, (failed, behind)) = tokio::join!(first, others);
+    first.unwrap();
+    assert!(failed.unwrap_err().to_string().contains("no"));
+    assert!(behind.unwrap_err().to_string().ends_with(": no"));
+    assert!(!remembers(&store, 1));
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_open_tells_everybody_why() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    let reader = store.shared.tables().unwrap();
+    store.shared.set_tables(None);
+    let refused = remember(&store, 1).await.unwrap_err();
+    assert!(refused.to_string().contains("uses the store"), "{refused}");
+    drop(reader);
+    remember(&store, 1).await.unwrap();
+}
+
 #[tokio::test]
 async fn the_engine_is_opened_anew_after_it_failed() {
     let folder = Folder::new();
