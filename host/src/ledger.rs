@@ -36,7 +36,8 @@ pub trait Ledger: Send + Sync {
     /// of one call are applied in their order.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]: whether they are durable is unknown; write the same entries again.
+    /// [`Error::Unavailable`]: nothing was written; write the same entries again. What is durable is never reported failed, or its own
+    /// repetition would be refused as somebody else's. Only of a ledger that is closed meanwhile does the next start know.
     fn write(&self, entries: Arc<Vec<Entry>>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
 
     /// Reads committed state.

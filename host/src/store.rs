@@ -11,6 +11,7 @@ mod batch;
 mod buckets;
 mod committer;
 mod cursors;
+mod fault;
 mod folder;
 mod journal;
 mod keys;
@@ -34,6 +35,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::plan::Name;
 
 pub(crate) use batch::Batch;
+#[cfg(test)]
+pub(crate) use fault::Failing;
 pub(crate) use keys::{Key, KeyReader, decode, encode};
 pub(crate) use logs::Entry as LogEntry;
 pub use logs::{Cursor, Log};
@@ -156,6 +159,7 @@ impl Store {
     pub async fn close(&self) -> Result<(), Error> {
         let (done, closed) = oneshot::channel();
         self.send(Message::Close(done)).await?;
+        self.wake();
         let closed = closed.await.map_err(|_| Error::closed())?;
         let committer = lock(&self.committer).take();
         if let Some(committer) = committer {
@@ -235,6 +239,10 @@ impl Store {
 
     /// Runs a piece of work in the next batch and answers when it is durable. If the work itself fails, so does its batch.
     ///
+    /// # Errors
+    /// [`Error::Unavailable`]: nothing of it was written, so that it may be asked for again. Only of a store that was closed
+    /// while its disk failed does the next start know.
+    ///
     /// # Cancellation
     /// Dropping the answer does not undo the work.
     pub(crate) async fn commit<T: Send + 'static>(
@@ -266,6 +274,19 @@ impl Store {
             .push(rider);
     }
 
+    /// Lets the committer see that the store is being closed, if it waits for a failed engine.
+    fn wake(&self) {
+        if let Some(committer) = &*lock(&self.committer) {
+            committer.thread().unpark();
+        }
+    }
+
+    /// Makes the next batch fail.
+    #[cfg(test)]
+    pub(crate) fn fail_next(&self, failing: Failing) {
+        self.shared.tables().unwrap().fault.next(failing);
+    }
+
     async fn send(&self, message: Message) -> Result<(), Error> {
         let jobs = self.jobs.as_ref().ok_or_else(Error::closed)?;
         jobs.send(message).await.map_err(|_| Error::closed())
@@ -275,6 +296,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.jobs = None;
+        self.wake();
         if let Some(committer) = lock(&self.committer).take() {
             let _ = committer.join();
         }

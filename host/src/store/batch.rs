@@ -31,8 +31,9 @@ pub(crate) struct Batch<'a> {
     expired: Vec<u64>,
 }
 
-/// A batch that is durable, and what is left to do in memory.
+/// What a batch leaves to do in memory when it is durable.
 pub(super) struct Committed {
+    /// The next number to give out, by which the batch is known.
     pub(super) next: u64,
     pub(super) resident: Vec<((Table, Bytes), Option<Bytes>)>,
     pub(super) tails: logs::Ends,
@@ -157,30 +158,35 @@ impl<'a> Batch<'a> {
         self.tables.buckets.get_outside(key, expired)
     }
 
-    /// Makes the batch durable.
-    ///
-    /// The bucket's keyspace is made before the batch that names it, and an expired one dropped after the batch that forgets it:
-    /// a crash in between leaves a keyspace without a name, which the next start drops.
-    pub(super) fn write(mut self, fsync: bool) -> Result<Committed, Error> {
-        let unchanged = self.records.is_empty() && self.rows.is_empty() && self.blind.is_empty();
-        if !unchanged || self.next != self.memory.next() {
-            self.write_rows(fsync)?;
-        }
-        self.tables.buckets.drop_all(&self.tables.database, &self.expired)?;
+    /// Makes the batch durable. What is committed if it is, is said even if the write fails: then it is not known yet.
+    pub(super) fn write(mut self, fsync: bool) -> (Committed, Result<(), Error>) {
+        let written = self.write_through(fsync);
         let rows = self.rows.into_iter();
-        Ok(Committed {
+        let committed = Committed {
             next: self.next,
             resident: rows.filter(|((table, _), _)| table.is_resident()).collect(),
             tails: self.tails,
-        })
+        };
+        (committed, written)
+    }
+
+    /// The bucket's keyspace is made before the batch that names it, and an expired one dropped after the batch that forgets it:
+    /// a crash in between leaves a keyspace without a name, which the next start drops.
+    fn write_through(&mut self, fsync: bool) -> Result<(), Error> {
+        let unchanged = self.records.is_empty() && self.rows.is_empty() && self.blind.is_empty();
+        if unchanged && self.next == self.memory.next() {
+            return Ok(());
+        }
+        // Every batch takes a number of its own, so that what is stored says which was the last.
+        self.number();
+        self.write_rows(fsync)?;
+        self.tables.buckets.drop_all(&self.tables.database, &self.expired)
     }
 
     fn write_rows(&mut self, fsync: bool) -> Result<(), Error> {
         let records = self.record_rows()?;
-        if self.next != self.memory.next() {
-            let next = keys::encode(&self.next)?;
-            self.put(Table::Meta, next_key(), next);
-        }
+        let next = keys::encode(&self.next)?;
+        self.put(Table::Meta, next_key(), next);
         let rows = self.records.len() + self.rows.len() + self.blind.len();
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.tables.database.clone(), rows)
             .durability(Some(tables::persist_mode(fsync)));
@@ -195,7 +201,9 @@ impl<'a> Batch<'a> {
         for (table, key, row) in &self.blind {
             set(&mut batch, self.tables.keyspace(*table)?, key, row);
         }
-        batch.commit().map_err(|error| Error::engine(&error))
+        self.tables
+            .fault
+            .around(|| batch.commit().map_err(|error| Error::engine(&error)))
     }
 
     /// The keyspace that records go to, if there are any.

@@ -13,6 +13,7 @@ use fjall::config::{
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::buckets::Buckets;
+use super::fault::Fault;
 use super::folder::Found;
 use super::keys::{self, Key, KeyReader};
 use super::{Error, journal};
@@ -166,6 +167,7 @@ pub(crate) struct Tables {
     pub(super) database: Database,
     keyspaces: Vec<(Table, Keyspace)>,
     pub(super) buckets: Buckets,
+    pub(super) fault: Fault,
 }
 
 impl Tables {
@@ -187,6 +189,7 @@ impl Tables {
             buckets: Buckets::new(retention),
             database,
             keyspaces,
+            fault: Fault::default(),
         };
         let starts = tables.bucket_starts()?;
         tables.buckets.load(&tables.database, path, &starts)?;
