@@ -283,7 +283,7 @@ pub struct Entry {
     pub payload: PayloadHash,
     /// Its lane.
     pub lane: LaneKey,
-    /// Its place in the parking, if it ran from there: taken out in the same transaction if the event is done.
+    /// Its place in the parking, if it ran from there: taken out in the same transaction if the event is done, now or already.
     pub parked: Option<ParkedId>,
     /// What is written.
     pub change: Change,
@@ -327,7 +327,7 @@ pub struct Written {
     pub started: u32,
 }
 
-/// The ledger refused an entry; nothing of it was written.
+/// The ledger refused an entry; nothing of it was written. Only, if the event is done, its place in the parking is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The event has taken effect already: settle it as a duplicate.

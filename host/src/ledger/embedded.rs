@@ -123,7 +123,7 @@ fn known(tables: &Tables, key: RecordKey) -> Result<Known, store::Error> {
     match record.state {
         RecordState::Done => Ok(Known::Done(PayloadHash(record.payload))),
         RecordState::Parked => Ok(Known::Parked(PayloadHash(record.payload))),
-        RecordState::Trying => Ok(match rows::attempts(tables, key)? {
+        RecordState::Trying | RecordState::Stale => Ok(match rows::attempts(tables, key)? {
             Attempts {
                 history: Some(history),
                 started,

@@ -28,6 +28,7 @@ pub(crate) struct Batch<'a> {
     blind: Vec<(Table, Bytes, Option<Bytes>)>,
     /// Where logs end now that have grown.
     pub(super) tails: logs::Ends,
+    begins_bucket: bool,
     expired: Vec<u64>,
 }
 
@@ -50,6 +51,7 @@ impl<'a> Batch<'a> {
             rows: Map::default(),
             blind: Vec::new(),
             tails: logs::Ends::default(),
+            begins_bucket: false,
             expired: Vec::new(),
         }
     }
@@ -125,37 +127,36 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Drops the buckets of records that are too old, and the attempts of events that are in none any more.
-    pub(super) fn expire(&mut self, now: Timestamp) -> Result<usize, Error> {
-        // What else is in this batch goes to a bucket that stays.
+    /// Makes sure that records written at `now` or later go to no bucket that is older: from then on those only shrink.
+    pub(super) fn begin_bucket(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        let mut expired = self.tables.buckets.expired(self.now);
-        let current = self.tables.buckets.start_at(self.now);
-        expired.retain(|start| *start != current);
-        if expired.is_empty() {
-            return Ok(0);
-        }
-        for start in &expired {
-            self.remove(Table::Meta, bucket_key(*start));
-        }
-        for row in self.tables.prefix(Table::Attempts, &[]) {
-            let (key, _) = row?;
-            let record: Option<[u8; 16]> = key.as_ref().try_into().ok();
-            let record = record.map(|key| self.record_outside(key, &expired)).transpose()?;
-            if record.flatten().is_none() {
-                self.remove(Table::Attempts, key);
-            }
-        }
-        let dropped = expired.len();
-        self.expired = expired;
-        Ok(dropped)
+        self.begins_bucket = true;
     }
 
-    fn record_outside(&self, key: [u8; 16], expired: &[u64]) -> Result<Option<Record>, Error> {
-        if let Some(record) = self.records.get(&key) {
-            return Ok(Some(*record));
+    /// Carries records of a bucket that is about to be dropped forward, unless there is a newer one. What is parked is kept for
+    /// as long as it waits. What is being tried is kept for one more retention: whoever tries on writes anew, and an event that
+    /// never comes again must be forgotten some day.
+    pub(super) fn carry(&mut self, start: u64, records: &[([u8; 16], Record)]) -> Result<(), Error> {
+        for (key, record) in records {
+            let is_old = self.records.contains_key(key) || self.tables.buckets.get_outside(*key, &[start])?.is_some();
+            match record.state {
+                _ if is_old => {}
+                RecordState::Parked => self.remember(*key, *record),
+                RecordState::Trying => {
+                    let state = RecordState::Stale;
+                    self.remember(*key, Record { state, ..*record });
+                }
+                RecordState::Stale => self.remove(Table::Attempts, Bytes::copy_from_slice(key)),
+                RecordState::Done => {}
+            }
         }
-        self.tables.buckets.get_outside(key, expired)
+        Ok(())
+    }
+
+    /// Drops a bucket of which everything is over, or carried.
+    pub(super) fn drop_bucket(&mut self, start: u64) {
+        self.remove(Table::Meta, bucket_key(start));
+        self.expired.push(start);
     }
 
     /// Makes the batch durable. What is committed if it is, is said even if the write fails: then it is not known yet.
@@ -174,7 +175,7 @@ impl<'a> Batch<'a> {
     /// a crash in between leaves a keyspace without a name, which the next start drops.
     fn write_through(&mut self, fsync: bool) -> Result<(), Error> {
         let unchanged = self.records.is_empty() && self.rows.is_empty() && self.blind.is_empty();
-        if unchanged && self.next == self.memory.next() {
+        if unchanged && !self.begins_bucket && self.next == self.memory.next() {
             return Ok(());
         }
         // Every batch takes a number of its own, so that what is stored says which was the last.
@@ -206,9 +207,9 @@ impl<'a> Batch<'a> {
             .around(|| batch.commit().map_err(|error| Error::engine(&error)))
     }
 
-    /// The keyspace that records go to, if there are any.
+    /// The keyspace that records go to, if one is needed.
     fn record_rows(&mut self) -> Result<Option<fjall::Keyspace>, Error> {
-        if self.records.is_empty() {
+        if self.records.is_empty() && !self.begins_bucket {
             return Ok(None);
         }
         let buckets = &self.tables.buckets;

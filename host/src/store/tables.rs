@@ -123,6 +123,8 @@ pub(crate) struct Record {
 pub(crate) enum RecordState {
     /// There is a row of attempts.
     Trying,
+    /// The same, and for a whole retention nothing more was tried: it is remembered for one more.
+    Stale,
     /// It waits in the parking.
     Parked,
     /// It took effect.
@@ -137,6 +139,7 @@ impl Record {
             RecordState::Trying => 1,
             RecordState::Parked => 2,
             RecordState::Done => 3,
+            RecordState::Stale => 4,
         });
         payload.copy_from_slice(&self.payload.to_be_bytes());
         bytes
@@ -150,6 +153,7 @@ impl Record {
             1 => RecordState::Trying,
             2 => RecordState::Parked,
             3 => RecordState::Done,
+            4 => RecordState::Stale,
             other => return Err(keys::unreadable(&format!("no record state is {other}"))),
         };
         let payload = payload

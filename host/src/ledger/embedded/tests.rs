@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use crate::broker::Room;
 use crate::clock::{Clock, Timestamp};
 use crate::ledger::suite::{self, Sides, Stop, Subject, entry, name, output, suite};
-use crate::ledger::{Change, Effects, RowId};
-use crate::store::{Failing, Settings, Store};
+use crate::ledger::{Change, Effects, PayloadHash, RecordKey, RowId};
+use crate::store::{Batch, Failing, Record, Settings, Store, Weight};
 
 const RETENTION: Duration = Duration::from_secs(80);
 
@@ -70,9 +70,21 @@ impl Subject for Folder {
 
     fn outlive(&mut self) -> BoxFuture<'_, ()> {
         let store = self.store.clone().unwrap();
-        let later = self.at.after(RETENTION * 2);
+        self.at = self.at.after(RETENTION * 2);
+        let now = self.at;
         Box::pin(async move {
-            assert_eq!(store.expire(later).await.unwrap(), 1);
+            assert_eq!(store.expire(now).await.unwrap(), 1);
+        })
+    }
+
+    fn finish_elsewhere(&mut self, record: RecordKey, payload: PayloadHash) -> BoxFuture<'_, ()> {
+        let store = self.store.clone().unwrap();
+        Box::pin(async move {
+            let finish = move |batch: &mut Batch<'_>| {
+                batch.remember(record.0, Record::done(payload.0));
+                Ok(())
+            };
+            store.commit(Weight::LIGHT, finish).await.unwrap();
         })
     }
 }
