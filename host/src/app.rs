@@ -456,7 +456,7 @@ async fn sweep(store: Arc<Store>, plan: Arc<Plan>, clock: Clock) {
     loop {
         ticks.tick().await;
         let now = clock.wall();
-        if let Err(error) = store.expire(now).await {
+        if let Err(error) = store.expire(now, Duration::ZERO).await {
             warn!(error = %error, "old records could not be dropped: trying again");
         }
         for stream in plan.streams.values() {

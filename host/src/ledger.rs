@@ -64,7 +64,8 @@ pub trait Ledger: Send + Sync {
     /// [`Error::Unavailable`]
     fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>>;
 
-    /// The consumer has been through everything that it may have had in hand when an earlier host stopped: old records may go again.
+    /// The consumer has been through everything that it may have had in hand when an earlier host stopped, cleanly or not: old
+    /// records may go again. To be called once after every start.
     fn recovered(&self, consumer: &Name);
 
     /// Durably notes, before they are given out, that positions up to this one may be taken.

@@ -77,7 +77,7 @@ struct Shared {
     riders: RwLock<Vec<Arc<dyn Rider>>>,
     cursors: Arc<Cursors>,
     tails: logs::Tails,
-    /// Consumers with a mark left by an unclean stop that have not gone through it yet.
+    /// Consumers that have not gone through yet what an earlier host may have had in hand.
     recovering: Mutex<BTreeSet<Name>>,
     unclean: bool,
     opened: Instant,
@@ -131,7 +131,7 @@ impl Store {
         folder.opened()?;
         let cursors = Arc::new(Cursors::load(&tables)?);
         let unclean = found == folder::Found::Open;
-        let recovering = if unclean { tables.marked()? } else { BTreeSet::new() };
+        let recovering = tables.marked()?;
         let shared = Arc::new(Shared {
             opened: clock.now(),
             tails: logs::Tails::default(),
@@ -179,16 +179,20 @@ impl Store {
     /// wait in the parking stay, those of events that are being tried stay for one retention more. Says how many went. Call it
     /// every few seconds; it also carries what waits for a batch, so that nothing waits long on a quiet host.
     ///
-    /// After an unclean stop nothing is dropped while a consumer may still be given events that it had in hand then: until each
-    /// consumer with a mark has [`recovered`](Self::recovered), or, since a consumer may be gone from the config, until the
-    /// store has been open for as long as the retention. So a host that was down for longer than that forgets nothing early.
+    /// `unsettled` is the age of the oldest delivery that no consumer has settled: what was done since it was taken may be
+    /// given again as long as it is unsettled, so that records are kept for that much longer.
+    ///
+    /// After a start nothing is dropped while a consumer may still be given events that an earlier host had in hand: a host
+    /// that was down for longer than the retention would forget what it did just before it stopped. That is until each
+    /// consumer with a mark has [`recovered`](Self::recovered), or, since a broker may stay away, until the store has been
+    /// open for as long as the retention.
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
+    pub async fn expire(&self, now: Timestamp, unsettled: Duration) -> Result<usize, Error> {
         let expired = match self.is_recovering() {
             true => Vec::new(),
-            false => self.read(|tables| Ok(tables.buckets.expired(now)))?,
+            false => self.read(|tables| Ok(tables.buckets.expired(now, unsettled)))?,
         };
         let is_needed = !expired.is_empty();
         let begin = move |batch: &mut Batch<'_>| {

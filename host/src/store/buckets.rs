@@ -162,13 +162,14 @@ impl Buckets {
         Ok(page)
     }
 
-    /// The buckets of which nothing is to be remembered at `now`, the oldest first.
-    pub(super) fn expired(&self, now: Timestamp) -> Vec<u64> {
+    /// The buckets of which nothing is to be remembered at `now`, the oldest first. They are kept for the retention and `longer`.
+    pub(super) fn expired(&self, now: Timestamp, longer: Duration) -> Vec<u64> {
+        let keep = self.retention.saturating_add(longer);
         self.live()
             .iter()
             .rev()
             .map(|bucket| bucket.start)
-            .filter(|start| Timestamp(start.saturating_add(self.length_ms)).after(self.retention) <= now)
+            .filter(|start| Timestamp(start.saturating_add(self.length_ms)).after(keep) <= now)
             .collect()
     }
 

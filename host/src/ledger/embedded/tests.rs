@@ -73,7 +73,7 @@ impl Subject for Folder {
         self.at = self.at.after(RETENTION * 2);
         let now = self.at;
         Box::pin(async move {
-            assert_eq!(store.expire(now).await.unwrap(), 1);
+            assert_eq!(store.expire(now, Duration::ZERO).await.unwrap(), 1);
         })
     }
 
