@@ -126,6 +126,7 @@ impl Prepared {
     /// [`Error`]: a person must act.
     pub async fn new(plan: Plan, clock: Clock) -> Result<Self, Error> {
         let store = open_store(&plan, &clock).await?;
+        store.heed(&readers(&plan));
         let ledger = ledger::embedded::open(store.clone(), logs(&plan));
         let brokers = brokers(&plan, &store, &clock)?;
         let handlers = load_plugins(&plan, &clock).await?;
@@ -300,6 +301,14 @@ fn logs(plan: &Plan) -> BTreeSet<Name> {
         .values()
         .filter(|stream| matches!(stream.place, Place::Log(_)));
     logs.map(|stream| stream.name.clone()).collect()
+}
+
+/// Who reads what.
+fn readers(plan: &Plan) -> BTreeSet<(Name, Name)> {
+    let consumers = plan.consumers.values();
+    consumers
+        .map(|consumer| (consumer.reads.name.clone(), consumer.name.clone()))
+        .collect()
 }
 
 fn brokers(plan: &Plan, store: &Arc<Store>, clock: &Clock) -> Result<BTreeMap<Name, Arc<dyn Broker>>, broker::Error> {

@@ -236,6 +236,32 @@ impl Store {
         }
     }
 
+    /// Lets only these readers, each a stream and a consumer, hold up the trimming of logs and the expiry of records; without
+    /// this call all do that ever read. Others are named in a warning. What is known of them is kept: one that comes back goes on
+    /// where it was, as far as its log still goes back to there.
+    pub fn heed(&self, readers: &BTreeSet<(Name, Name)>) {
+        let cursors = self.shared.cursors.heed(readers);
+        let is_reader = |consumer: &Name| readers.iter().any(|(_, reader)| reader == consumer);
+        let has_cursor = |consumer: &Name| cursors.iter().any(|(_, reader)| reader == consumer);
+        let mut recovering = lock(&self.shared.recovering);
+        let marked = recovering.extract_if(.., |consumer| !is_reader(consumer));
+        let gone: Vec<String> = cursors
+            .iter()
+            .map(|(stream, consumer)| format!("{consumer} of {stream}"))
+            .chain(
+                marked
+                    .filter(|consumer| !has_cursor(consumer))
+                    .map(|name| name.to_string()),
+            )
+            .collect();
+        if !gone.is_empty() {
+            tracing::warn!(
+                consumers = %gone.join(", "),
+                "the store knows consumers that are not in the config: they hold up nothing, and streams may be trimmed beyond where they were"
+            );
+        }
+    }
+
     fn is_recovering(&self) -> bool {
         let open_for = self.shared.clock.now() - self.shared.opened;
         open_for < self.shared.settings.retention && !lock(&self.shared.recovering).is_empty()
