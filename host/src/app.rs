@@ -127,6 +127,7 @@ impl Prepared {
     /// [`Error`]: a person must act.
     pub async fn new(plan: Plan, clock: Clock) -> Result<Self, Error> {
         let store = open_store(&plan, &clock).await?;
+        store.heed(&readers(&plan));
         let ledger = ledger::embedded::open(store.clone(), logs(&plan));
         let brokers = brokers(&plan, &store, &clock)?;
         let handlers = load_plugins(&plan, &clock).await?;
@@ -310,6 +311,14 @@ fn logs(plan: &Plan) -> BTreeSet<Name> {
     logs.map(|stream| stream.name.clone()).collect()
 }
 
+/// Who reads what.
+fn readers(plan: &Plan) -> BTreeSet<(Name, Name)> {
+    let consumers = plan.consumers.values();
+    consumers
+        .map(|consumer| (consumer.reads.name.clone(), consumer.name.clone()))
+        .collect()
+}
+
 fn brokers(plan: &Plan, store: &Arc<Store>, clock: &Clock) -> Result<BTreeMap<Name, Arc<dyn Broker>>, broker::Error> {
     let mut brokers = BTreeMap::new();
     for (name, broker) in &plan.brokers {
@@ -466,7 +475,7 @@ async fn sweep(store: Arc<Store>, plan: Arc<Plan>, ages: Vec<Arc<Ages>>, clock: 
         let now = clock.wall();
         // What came after a delivery that is not settled may come again with it, and must be known then.
         let oldest = ages.iter().map(|ages| ages.oldest(clock.now())).max();
-        if let Err(error) = store.expire(now).await {
+        if let Err(error) = store.expire(now, oldest.unwrap_or_default()).await {
             warn!(error = %error, "old records could not be dropped: trying again");
         }
         for stream in plan.streams.values() {

@@ -36,7 +36,8 @@ pub trait Ledger: Send + Sync {
     /// of one call are applied in their order.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]: whether they are durable is unknown; write the same entries again.
+    /// [`Error::Unavailable`]: nothing was written; write the same entries again. What is durable is never reported failed, or its own
+    /// repetition would be refused as somebody else's. Only of a ledger that is closed meanwhile does the next start know.
     fn write(&self, entries: Arc<Vec<Entry>>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
 
     /// Reads committed state.
@@ -56,14 +57,14 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
-    /// The position up to which deliveries of a consumer may have been taken by a host that stopped uncleanly: events up to it are
-    /// attempted with a record written first.
+    /// What an earlier host may have taken of a consumer's stream; `None` if there was none, or since [`Ledger::recovered`].
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>>;
+    fn taken_before<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<TakenBefore>, Error>>;
 
-    /// The consumer has been through everything that it may have had in hand when an earlier host stopped: old records may go again.
+    /// The consumer has been through everything that it may have had in hand when an earlier host stopped, cleanly or not: old
+    /// records may go again. To be called once after every start.
     fn recovered(&self, consumer: &Name);
 
     /// Durably notes, before they are given out, that positions up to this one may be taken.
@@ -256,6 +257,15 @@ impl PayloadHash {
     }
 }
 
+/// What an earlier host may have taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenBefore {
+    /// No position above this.
+    pub upto: Position,
+    /// Whether it may have died of it: such events are attempted with a record written first.
+    pub is_suspect: bool,
+}
+
 /// What the ledger knows of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -298,7 +308,7 @@ pub struct Entry {
     pub payload: PayloadHash,
     /// Its lane.
     pub lane: LaneKey,
-    /// Its place in the parking, if it ran from there: taken out in the same transaction if the event is done.
+    /// Its place in the parking, if it ran from there: taken out in the same transaction if the event is done, now or already.
     pub parked: Option<ParkedId>,
     /// What is written.
     pub change: Change,
@@ -342,7 +352,7 @@ pub struct Written {
     pub started: u32,
 }
 
-/// The ledger refused an entry; nothing of it was written.
+/// The ledger refused an entry; nothing of it was written. Only, if the event is done, its place in the parking is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The event has taken effect already: settle it as a duplicate.

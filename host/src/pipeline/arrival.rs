@@ -70,12 +70,6 @@ impl Arrived {
         }
     }
 
-    /// Whether it is to be run, and the last host may have died of it.
-    #[must_use]
-    pub(super) fn is_suspect(&self) -> bool {
-        matches!(self, Self::Fresh(job) if job.is_suspect)
-    }
-
     /// What is left of it when it is handed back.
     fn spent(self) -> Spent {
         match self {

@@ -29,9 +29,8 @@ use super::park::Moves;
 use super::settle::{self, Order};
 use super::unconfirmed::{Confirmations, Unconfirmed};
 use super::{Happening, Left, Parts, until_answered};
-use crate::broker::Position;
 use crate::event::key::LaneKey;
-use crate::ledger::{Change, Entry, Known, ParkedLane, RecordKey};
+use crate::ledger::{Change, Entry, Known, ParkedLane, RecordKey, TakenBefore};
 use crate::plan::Name;
 
 /// Levels are shown this often.
@@ -114,11 +113,11 @@ impl Dispatcher {
     pub(super) async fn run(parts: Parts, mut control: mpsc::Receiver<Control>) -> Left {
         // What is parked is known before anything newer arrives: a later event of a parked key must queue behind it.
         let mut is_changed = false;
-        let (suspect, lanes) = tokio::select! {
+        let (taken, lanes) = tokio::select! {
             known = known_before(&parts) => known,
             () = told_to_stop(&mut control, &mut is_changed) => return Left::default(),
         };
-        let (mut dispatcher, mut inbox) = Self::new(parts, suspect);
+        let (mut dispatcher, mut inbox) = Self::new(parts, taken);
         dispatcher.begin_with(lanes);
         if is_changed {
             // It may have come after the parking was read.
@@ -128,7 +127,7 @@ impl Dispatcher {
         dispatcher.finish(inbox).await
     }
 
-    fn new(parts: Parts, suspect: Option<Position>) -> (Self, Inbox) {
+    fn new(parts: Parts, taken: Option<TakenBefore>) -> (Self, Inbox) {
         let budget = Arc::new(Budget::new(parts.consumer.budget));
         // Of each event one message at most is on its way, and one that opens the subscription.
         let capacity = budget.whole().count + 1;
@@ -140,7 +139,7 @@ impl Dispatcher {
             consumer: parts.consumer.clone(),
             broker: parts.broker.clone(),
             ledger: parts.ledger.clone(),
-            suspect,
+            taken,
             budget: budget.clone(),
             ages: parts.ages.clone(),
             arrivals: arrivals_in,
@@ -168,7 +167,7 @@ impl Dispatcher {
             listing: Listing::default(),
             back: FuturesUnordered::new(),
             timers: BinaryHeap::new(),
-            was_unclean: suspect.is_some(),
+            was_unclean: taken.is_some_and(|taken| taken.is_suspect),
             suspect_lanes: HashSet::new(),
             on_the_way: HashSet::new(),
             begun: HashMap::new(),
@@ -341,11 +340,11 @@ impl Dispatcher {
 }
 
 /// What the ledger knows of a consumer from before.
-async fn known_before(parts: &Parts) -> (Option<Position>, Vec<ParkedLane>) {
+async fn known_before(parts: &Parts) -> (Option<TakenBefore>, Vec<ParkedLane>) {
     let name = &parts.consumer.name;
-    let suspect = until_answered(&parts.metrics, "suspect_until", || parts.ledger.suspect_until(name)).await;
+    let taken = until_answered(&parts.metrics, "taken_before", || parts.ledger.taken_before(name)).await;
     let lanes = until_answered(&parts.metrics, "lanes", || parts.parking.lanes(name)).await;
-    (suspect, lanes)
+    (taken, lanes)
 }
 
 /// Waits for the order to drain; notes whether the parking changed meanwhile.

@@ -19,7 +19,7 @@ use crate::broker::{Broker, Delivery, Position, Receipt, Room, Settle, Source, S
 use crate::event::codec::{self, Binding};
 use crate::event::key::LaneKey;
 use crate::event::{Event, key};
-use crate::ledger::{History, Ledger, PayloadHash, RecordKey};
+use crate::ledger::{History, Ledger, PayloadHash, RecordKey, TakenBefore};
 use crate::metrics;
 use crate::outcome::Reason;
 use crate::plan;
@@ -30,13 +30,12 @@ const MARK_AHEAD: u64 = 512;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What the last host may have died of.
+/// What the last host may have had in hand, until it has come again.
 #[derive(Clone, Copy, Debug)]
-struct Suspects {
-    /// Up to where it may have taken.
-    until: Position,
-    /// Events that can be under suspicion still. Positions of a stream that was made anew on its broker say nothing, and there are no
-    /// more of them than a host can have had in hand, and marked ahead.
+struct Returning {
+    taken: TakenBefore,
+    /// New events that can be among them still: no more than a host can have had in hand, and marked ahead. Where a stream was made anew on its
+    /// broker, positions alone would say nothing.
     left: u64,
 }
 
@@ -48,8 +47,8 @@ pub(super) struct Intake {
     pub broker: Arc<dyn Broker>,
     /// What is asked.
     pub ledger: Arc<dyn Ledger>,
-    /// Events up to here may be what an earlier host died of.
-    pub suspect: Option<Position>,
+    /// What an earlier host may have had in hand.
+    pub taken: Option<TakenBefore>,
     /// What it takes from.
     pub budget: Arc<Budget>,
     /// Where it notes when.
@@ -96,9 +95,9 @@ impl Intake {
     async fn take(&self, mut source: Box<dyn Source>) -> Option<()> {
         let mut paused = self.paused.clone();
         let mut pause = PAUSE_MIN;
-        let mut marked = self.suspect;
-        let mut suspects = self.suspect.map(|until| Suspects {
-            until,
+        let mut marked = self.taken.map(|taken| taken.upto);
+        let mut returning = self.taken.map(|taken| Returning {
+            taken,
             left: MARK_AHEAD + self.budget.whole().count as u64,
         });
         loop {
@@ -115,27 +114,26 @@ impl Intake {
             };
             pause = PAUSE_MIN;
             self.metrics.subscribed(true);
-            self.recover(&deliveries, &mut suspects);
+            self.recover(&deliveries, &mut returning);
             if deliveries.is_empty() {
                 continue;
             }
             self.budget.take(weight(&deliveries));
             self.ages.take(deliveries.iter().map(|delivery| delivery.taken));
             self.mark(&deliveries, &mut marked).await;
-            let arrived = self.look_at(deliveries, &mut suspects).await;
+            let arrived = self.look_at(deliveries, &mut returning).await;
             self.arrivals.send(Arrival::Batch(arrived)).await.ok()?;
         }
     }
 
     /// Notes when everything that an earlier host may have had in hand has come again: the source gives it before anything
     /// newer, so that a later position, or that there is nothing more, says so.
-    fn recover(&self, taken: &[Delivery], suspects: &mut Option<Suspects>) {
-        let Some(Suspects { until, left }) = *suspects else {
+    fn recover(&self, deliveries: &[Delivery], returning: &mut Option<Returning>) {
+        let Some(Returning { taken, left }) = *returning else {
             return;
         };
-        let is_through = taken.is_empty() || left == 0 || taken.iter().all(|delivery| delivery.position > until);
-        if is_through {
-            *suspects = None;
+        if left == 0 || deliveries.iter().all(|delivery| delivery.position > taken.upto) {
+            *returning = None;
             self.ledger.recovered(&self.consumer.name);
         }
     }
@@ -155,9 +153,10 @@ impl Intake {
         }
     }
 
-    async fn look_at(&self, deliveries: Vec<Delivery>, suspects: &mut Option<Suspects>) -> Vec<Arrived> {
-        let until = suspects.map(|suspects| suspects.until);
-        let open = |delivery| self.open(delivery, until);
+    async fn look_at(&self, deliveries: Vec<Delivery>, returning: &mut Option<Returning>) -> Vec<Arrived> {
+        let taken = returning.map(|returning| returning.taken);
+        let suspect = taken.filter(|taken| taken.is_suspect).map(|taken| taken.upto);
+        let open = |delivery| self.open(delivery, suspect);
         let arrived: Vec<Arrived> = deliveries.into_iter().map(open).collect();
         let keys: Vec<RecordKey> = arrived.iter().filter_map(asked).collect();
         if keys.is_empty() {
@@ -170,9 +169,9 @@ impl Intake {
             None => arrived,
         };
         let arrived: Vec<Arrived> = arrived.into_iter().map(judge).collect();
-        if let Some(suspects) = suspects {
-            let found = arrived.iter().filter(|arrived| arrived.is_suspect()).count();
-            suspects.left = suspects.left.saturating_sub(found as u64);
+        if let Some(returning) = returning {
+            let new = arrived.iter().filter(|arrived| matches!(arrived, Arrived::Fresh(_)));
+            returning.left = returning.left.saturating_sub(new.count() as u64);
         }
         arrived
     }

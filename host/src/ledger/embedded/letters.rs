@@ -53,7 +53,7 @@ pub(super) fn bury(batch: &mut Batch<'_>, subject: &Subject, letter: DeadLetter,
 }
 
 /// Writes the dead letter of a conflict: beside the event, whose record stays as it is. Its own id is recorded as well, so that a
-/// redelivery does not bring it back after it was purged.
+/// redelivery does not bring it back after it was purged. If the event came from the parking, it leaves it.
 pub(super) fn conflict(
     batch: &mut Batch<'_>,
     logs: &BTreeSet<Name>,
@@ -61,6 +61,7 @@ pub(super) fn conflict(
     letter: DeadLetter,
     publish: Option<Output>,
 ) -> Stored<Result<Written, Refused>> {
+    commit::leave(batch, subject)?;
     let is_recorded = letter.id != subject.record && batch.record(letter.id.0)?.is_some();
     if is_recorded || load(batch, letter.id)?.is_some() {
         return Ok(Err(Refused::Done(subject.payload)));
@@ -85,6 +86,14 @@ pub(super) fn remove(batch: &mut Batch<'_>, id: DeadId) -> Stored<Option<Letter>
     lane.held_by = lane.held_by.filter(|held_by| *held_by != id);
     commit::put_lane(batch, key, &lane)?;
     Ok(Some(letter))
+}
+
+/// Removes a dead letter if its event was put back to this place.
+pub(super) fn remove_redriven(batch: &mut Batch<'_>, id: DeadId, place: ParkedId) -> Stored<()> {
+    if load(batch, id)?.is_some_and(|letter| letter.parked == Some(place)) {
+        remove(batch, id)?;
+    }
+    Ok(())
 }
 
 /// Puts an event back into its lane. One that was put back already stays where it is, and one that took effect (only an output of it
