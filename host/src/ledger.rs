@@ -476,7 +476,9 @@ pub struct ParkedEvent {
     pub started: u32,
 }
 
-/// What a dead letter is known by: the record of its event, or for a conflict, that of its place. The same event is the same dead letter.
+/// What a dead letter is known by: the record of its event, so that the same event is the same dead letter. Of what has no record of its
+/// own: [`RecordKey::of_place`] for what can't be decoded, [`RecordKey::of_conflict`] for other data under an id that was used
+/// before, [`RecordKey::of_output`] for a refused output.
 pub type DeadId = RecordKey;
 
 /// An event that could not be handled, with everything needed to understand it and run it again.
