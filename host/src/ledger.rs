@@ -108,16 +108,17 @@ pub trait Parking: Send + Sync {
 
 /// What could not be handled, kept with everything needed to understand it and run it again.
 pub trait DeadLetters: Send + Sync {
-    /// Dead letters that match, oldest first, at most `limit`, after the one given.
+    /// Dead letters that match, oldest first, at most `limit`, after the place given. Places stay what they are, whatever becomes of
+    /// the letters; one whose event dies again gets a new place, at the end.
     ///
     /// # Errors
     /// [`Error::Unavailable`]
     fn list<'a>(
         &'a self,
         which: &'a DeadFilter,
-        after: Option<DeadId>,
+        after: Option<DeadPlace>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, Error>>;
+    ) -> BoxFuture<'a, Result<DeadPage, Error>>;
 
     /// One of them.
     ///
@@ -499,7 +500,9 @@ pub struct ParkedEvent {
     pub started: u32,
 }
 
-/// What a dead letter is known by: the record of its event, or for a conflict, that of its place. The same event is the same dead letter.
+/// What a dead letter is known by: the record of its event, so that the same event is the same dead letter. Of what has no record of its
+/// own: [`RecordKey::of_place`] for what can't be decoded, [`RecordKey::of_conflict`] for other data under an id that was used
+/// before, [`RecordKey::of_output`] for a refused output.
 pub type DeadId = RecordKey;
 
 /// An event that could not be handled, with everything needed to understand it and run it again.
@@ -539,6 +542,19 @@ pub struct DeadLetter {
     pub applied_meanwhile: u64,
     /// Whether it was put back into its lane and has not run yet. Kept by the ledger.
     pub redriving: bool,
+}
+
+/// A place in the order of deaths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DeadPlace(pub u64);
+
+/// Some of the dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadPage {
+    /// They, oldest first.
+    pub letters: Vec<DeadLetter>,
+    /// The place of the last one, if there are more.
+    pub next: Option<DeadPlace>,
 }
 
 /// How many dead letters there are, by consumer and reason; those without any are left out.

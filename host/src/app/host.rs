@@ -12,7 +12,7 @@ use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
 use crate::event::codec;
 use crate::ledger::{
-    self, DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, PayloadHash, RecordKey, StateBucket, StateKey,
+    self, DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPlace, Ledger, PayloadHash, RecordKey, StateBucket, StateKey,
 };
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::relay::Relay;
@@ -245,17 +245,18 @@ impl Host {
         Ok(events.len())
     }
 
-    /// The dead letters that match, oldest first, at most `limit` after the one given, each as `shown` makes it.
+    /// The dead letters that match, oldest first, at most `limit` after the place given, each as `shown` makes it; and after which
+    /// place there are more.
     ///
     /// # Errors
     /// What the ledger says.
     pub async fn dead_letters<T>(
         &self,
         which: &DeadFilter,
-        after: Option<DeadId>,
+        after: Option<DeadPlace>,
         limit: usize,
         shown: impl Fn(&DeadLetter) -> T,
-    ) -> Result<Vec<T>, ledger::Error> {
+    ) -> Result<(Vec<T>, Option<DeadPlace>), ledger::Error> {
         dead_letters::list(self.dead_letters.as_ref(), which, after, limit, shown).await
     }
 

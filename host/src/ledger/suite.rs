@@ -76,6 +76,7 @@ macro_rules! suite {
         a_dead_letter_keeps_everything
         a_dead_event_is_done
         dead_letters_are_listed_oldest_first
+        a_list_goes_on_where_it_was_whatever_vanishes
         events_applied_meanwhile_are_counted
         a_held_lane_waits_for_its_letter
         a_redriven_event_runs_and_its_letter_is_gone
@@ -153,7 +154,7 @@ fn parked(number: u8) -> Entry {
     entry(number, Change::Parked(message, Position(number.into())))
 }
 
-fn letter(number: u8, reason: Reason) -> DeadLetter {
+pub(crate) fn letter(number: u8, reason: Reason) -> DeadLetter {
     DeadLetter {
         id: key(number),
         consumer: name("inventory"),
@@ -280,7 +281,9 @@ impl Sides {
     }
 
     async fn all_letters(&self) -> Vec<DeadLetter> {
-        self.letters.list(&DeadFilter::default(), None, 100).await.unwrap()
+        let page = self.letters.list(&DeadFilter::default(), None, 100).await.unwrap();
+        assert_eq!(page.next, None);
+        page.letters
     }
 }
 
@@ -641,13 +644,15 @@ pub(crate) async fn dead_letters_are_listed_oldest_first(subject: &mut dyn Subje
         reason: Some(Reason::Trap),
         ..DeadFilter::default()
     };
-    assert_eq!(ids(&list(traps.clone(), None, 1).await), [key(9)]);
-    assert_eq!(ids(&list(traps, Some(key(9)), 5).await), [key(5)]);
+    let page = list(traps.clone(), None, 1).await;
+    assert_eq!(ids(&page.letters), [key(9)]);
+    let page = list(traps, page.next, 5).await;
+    assert_eq!((ids(&page.letters), page.next), (vec![key(5)], None));
     let others = DeadFilter {
         consumer: Some(name("billing")),
         ..DeadFilter::default()
     };
-    assert_eq!(list(others, None, 5).await, []);
+    assert_eq!(list(others, None, 5).await, DeadPage::default());
     let mut count = sides.letters.count().await.unwrap();
     count.sort();
     let mut expected = vec![
@@ -656,6 +661,31 @@ pub(crate) async fn dead_letters_are_listed_oldest_first(subject: &mut dyn Subje
     ];
     expected.sort();
     assert_eq!(count, expected);
+}
+
+/// It once began anew when the last letter of a page was gone.
+pub(crate) async fn a_list_goes_on_where_it_was_whatever_vanishes(subject: &mut dyn Subject) {
+    let sides = subject.open().await;
+    for number in 1..=5 {
+        sides.write(dead(number, false)).await.unwrap();
+    }
+    let list = |after| {
+        let letters = sides.letters.clone();
+        async move { letters.list(&DeadFilter::default(), after, 2).await.unwrap() }
+    };
+    let ids = |page: &DeadPage| page.letters.iter().map(|letter| letter.id).collect::<Vec<_>>();
+    let first = list(None).await;
+    assert_eq!(ids(&first), [key(1), key(2)]);
+    sides.letters.purge(vec![key(2), key(3)]).await.unwrap();
+    // One that dies again comes again, behind the others.
+    sides.letters.redrive(vec![key(4)]).await.unwrap();
+    let Change::Dead { letter, publish, hold } = dead(4, false).change else {
+        unreachable!()
+    };
+    let again = from_parking(4, sides.waiting().await[0].id, Change::Dead { letter, publish, hold });
+    sides.write(again).await.unwrap();
+    let second = list(first.next).await;
+    assert_eq!((ids(&second), second.next), (vec![key(5), key(4)], None));
 }
 
 pub(crate) async fn events_applied_meanwhile_are_counted(subject: &mut dyn Subject) {

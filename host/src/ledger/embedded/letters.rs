@@ -10,7 +10,8 @@ use super::commit::{self, Subject};
 use super::rows::{self, Lane, Letter, Ordered, Parked};
 use super::{Embedded, Error};
 use crate::ledger::{
-    DeadFilter, DeadId, DeadLetter, DeadLetters, Output, ParkedId, PayloadHash, Redriven, Refused, Written,
+    DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPage, DeadPlace, Output, ParkedId, PayloadHash, Redriven, Refused,
+    Written,
 };
 use crate::outcome::Reason;
 use crate::plan::Name;
@@ -191,34 +192,45 @@ fn show(row: &Letter, applied: u64) -> DeadLetter {
     }
 }
 
-fn read(tables: &Tables, id: DeadId) -> Stored<Option<DeadLetter>> {
-    let Some(row) = tables.get(Table::Letters, &id.0)? else {
-        return Ok(None);
-    };
-    let row: Letter = store::decode(&row)?;
+fn load_committed(tables: &Tables, id: DeadId) -> Stored<Option<Letter>> {
+    let row = tables.get(Table::Letters, &id.0)?;
+    row.map(|row| store::decode(&row)).transpose()
+}
+
+fn show_committed(tables: &Tables, row: &Letter) -> Stored<DeadLetter> {
     let lane = rows::lane_key(&row.letter.consumer, &row.letter.lane);
     let lane = tables.get(Table::Lanes, &lane)?;
     let lane: Option<Lane> = lane.map(|lane| store::decode(&lane)).transpose()?;
-    Ok(Some(show(&row, lane.unwrap_or_default().applied)))
+    Ok(show(row, lane.unwrap_or_default().applied))
 }
 
-fn list(tables: &Tables, which: &DeadFilter, after: Option<DeadId>, limit: usize) -> Stored<Vec<DeadLetter>> {
-    let after = after.map(|id| tables.get(Table::Letters, &id.0)).transpose()?.flatten();
-    let after: Option<Letter> = after.map(|row| store::decode(&row)).transpose()?;
-    // A letter that is gone meanwhile was among the oldest: what is left is to be seen from the start.
-    let from = after.map_or(0, |letter| letter.order + 1);
-    let from = rows::number_key(from);
-    let mut letters = Vec::new();
+fn read(tables: &Tables, id: DeadId) -> Stored<Option<DeadLetter>> {
+    let row = load_committed(tables, id)?;
+    row.map(|row| show_committed(tables, &row)).transpose()
+}
+
+fn list(tables: &Tables, which: &DeadFilter, after: Option<DeadPlace>, limit: usize) -> Stored<DeadPage> {
+    let from = rows::number_key(after.map_or(0, |after| after.0.saturating_add(1)));
+    let mut page = DeadPage::default();
+    let mut last = None;
     for row in tables.range(Table::LetterOrder, Bound::Included(&from), &[]) {
-        if letters.len() >= limit {
+        let (key, value) = row?;
+        let ordered: Ordered = store::decode(&value)?;
+        if !matches(which, &ordered) {
+            continue;
+        }
+        if page.letters.len() >= limit {
+            page.next = last;
             break;
         }
-        let ordered: Ordered = store::decode(&row?.1)?;
-        if matches(which, &ordered) {
-            letters.extend(read(tables, ordered.id)?);
+        let place = DeadPlace(rows::read_number(&key)?);
+        // It may be gone since, or have died again, and then its turn comes later.
+        if let Some(row) = load_committed(tables, ordered.id)?.filter(|row| row.order == place.0) {
+            page.letters.push(show_committed(tables, &row)?);
+            last = Some(place);
         }
     }
-    Ok(letters)
+    Ok(page)
 }
 
 fn matches(which: &DeadFilter, ordered: &Ordered) -> bool {
@@ -269,9 +281,9 @@ impl DeadLetters for Embedded {
     fn list<'a>(
         &'a self,
         which: &'a DeadFilter,
-        after: Option<DeadId>,
+        after: Option<DeadPlace>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, Error>> {
+    ) -> BoxFuture<'a, Result<DeadPage, Error>> {
         let which = which.clone();
         let letters = self.store.read_apart(move |tables| list(tables, &which, after, limit));
         Box::pin(async move { Ok(letters.await?) })

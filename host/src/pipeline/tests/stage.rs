@@ -329,7 +329,7 @@ impl Stage {
     /// The dead letters, oldest first.
     pub(super) async fn dead(&self) -> Vec<DeadLetter> {
         let all = DeadFilter::default();
-        self.ledger().list(&all, None, 1_000).await.unwrap()
+        self.ledger().list(&all, None, 1_000).await.unwrap().letters
     }
 
     /// Waits for so many dead letters.
