@@ -16,7 +16,7 @@ pub mod tail;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -172,9 +172,18 @@ fn code(error: &anyhow::Error) -> Option<&'static str> {
         let admin = || cause.downcast_ref().map(admin::Error::code);
         let ledger = || cause.downcast_ref().map(ledger::Error::code);
         let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
-        app.or_else(admin).or_else(ledger).or_else(engine)
+        let host = || cause.is::<client::NoHost>().then_some(client::NoHost::CODE);
+        app.or_else(admin).or_else(ledger).or_else(engine).or_else(host)
     };
     error.chain().find_map(code)
+}
+
+/// What has to follow a command that people are told to run, so that it means the same config.
+fn config_option(config: &Path) -> String {
+    match config.display().to_string() {
+        default if default == "tidegate.toml" => String::new(),
+        other => format!(" --config {}", printed::line(&other)),
+    }
 }
 
 /// Prints lines for people or programs to stdout. A closed pipe is no failure: whoever reads has seen enough.

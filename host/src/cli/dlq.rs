@@ -103,7 +103,7 @@ impl Selected {
 /// What was being redriven or purged may be done in part; asking again does the rest.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
-    let letters = Letters::find(loaded.plan).await?;
+    let letters = Letters::find(&loaded.plan).await?;
     let done = match &args.command {
         Command::List(list) => self::list(&letters, list, global).await,
         Command::Show(show) => self::show(&letters, show, global).await,

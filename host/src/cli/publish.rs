@@ -69,14 +69,7 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         .as_deref()
         .map(|kind| one::event(args, kind, &Clock::system()))
         .transpose()?;
-    let client = Client::find(&loaded.plan.admin).await?;
-    let client = client.with_context(|| {
-        let listen = loaded.plan.admin.listen;
-        format!(
-            "no host answers on {listen}: start it with tidegate run --config {}",
-            global.config.display()
-        )
-    })?;
+    let client = Client::reach(&loaded.plan.admin, &global.config).await?;
     let published = match one {
         Some(event) => client.publish(&args.stream, format!("[{event}]")).await?,
         None => publish_all(&client, args, global).await?,

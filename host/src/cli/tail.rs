@@ -38,13 +38,7 @@ pub struct Args {
 /// Safe: it only reads.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
-    let client = Client::find(&loaded.plan.admin).await?;
-    let client = client.with_context(|| {
-        format!(
-            "no host answers on {}: start it with tidegate run",
-            loaded.plan.admin.listen
-        )
-    })?;
+    let client = Client::reach(&loaded.plan.admin, &global.config).await?;
     let mut query = Vec::new();
     query.extend(args.consumer.as_ref().map(|consumer| ("consumer", consumer.as_str())));
     query.extend(args.outcome.map(|outcome| ("outcome", outcome.as_str())));

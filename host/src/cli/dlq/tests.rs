@@ -8,7 +8,7 @@ use clap::Parser;
 use super::*;
 use crate::admin::tests::fakes::letter;
 use crate::admin::tests::{Running, proven};
-use crate::admin::view::DeadLetter;
+use crate::admin::view::{Alive, DeadLetter};
 use crate::app::dead_letters::{Done, DoneLetter};
 use crate::clock::Clock;
 use crate::event::key::LaneKey;
@@ -252,7 +252,7 @@ async fn a_running_host_is_asked() {
     }));
     let mut plan = proven();
     plan.admin.listen = host.address;
-    let letters = Letters::find(plan).await.unwrap();
+    let letters = Letters::find(&plan).await.unwrap();
     assert!(letters.runs());
     let (all, more) = read_list(&letters, &list_of(5_000)).await.unwrap();
     assert_eq!((all.len(), more), (1_200, false));
@@ -315,7 +315,7 @@ impl Stopped {
     }
 
     async fn letters(&self) -> Letters {
-        Letters::find(self.plan.clone()).await.unwrap()
+        Letters::find(&self.plan).await.unwrap()
     }
 }
 
@@ -391,21 +391,41 @@ async fn a_look_after_a_crash_leaves_it_a_crash() {
     assert!(stopped.store().was_unclean());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_ledger_that_is_not_there_is_not_made() {
     let stopped = Stopped::after_crash(false).await;
     let mut plan = stopped.plan.clone();
     let absent = stopped._folder.path().join("absent");
     plan.ledger.place = LedgerPlace::Embedded(absent.clone());
-    let error = Letters::find(plan).await.err().unwrap();
+    let error = Letters::find(&plan).await.err().unwrap();
     assert!(error.to_string().contains("there is no ledger"), "{error:#}");
     assert!(!absent.exists());
 }
 
-#[tokio::test]
-async fn a_ledger_that_another_process_has_is_said_to_be_locked() {
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_another_process_has_is_not_said_to_be_in_the_way() {
     let stopped = Stopped::after_crash(false).await;
     let _store = stopped.store();
-    let error = Letters::find(stopped.plan.clone()).await.err().unwrap();
-    assert!(format!("{error:#}").contains("another process uses"), "{error:#}");
+    let error = Letters::find(&stopped.plan).await.err().unwrap();
+    let listen = stopped.plan.admin.listen;
+    let text = format!("{error:#}");
+    assert!(text.starts_with("a process holds the ledger in "), "{text}");
+    assert!(text.contains(&format!("no admin API answers on {listen}")), "{text}");
+    assert!(!text.contains("stop"), "{text}");
+    assert_eq!(crate::cli::code(&error), Some("no-host"));
+}
+
+#[tokio::test]
+async fn a_host_that_is_starting_has_the_ledger_before_it_answers() {
+    let stopped = Stopped::after_crash(false).await;
+    let _store = stopped.store();
+    let mut starting = Box::pin(Letters::find(&stopped.plan));
+    // Until it waits, nothing answers.
+    let soon = tokio::time::timeout(std::time::Duration::from_millis(50), &mut starting);
+    assert!(soon.await.is_err());
+    let listener = tokio::net::TcpListener::bind(stopped.plan.admin.listen).await.unwrap();
+    let alive = axum::Router::new().fallback(async || axum::Json(Alive::now()));
+    let host = tokio::spawn(axum::serve(listener, alive).into_future());
+    assert!(starting.await.unwrap().runs());
+    host.abort();
 }
