@@ -24,6 +24,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
+use crate::event::codec;
 use crate::{admin, app, ledger, plugin};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -173,7 +174,14 @@ fn code(error: &anyhow::Error) -> Option<&'static str> {
         let ledger = || cause.downcast_ref().map(ledger::Error::code);
         let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
         let host = || cause.is::<client::NoHost>().then_some(client::NoHost::CODE);
-        app.or_else(admin).or_else(ledger).or_else(engine).or_else(host)
+        let event = || cause.downcast_ref().map(codec::Error::code);
+        let published = || {
+            cause
+                .downcast_ref::<publish::Stopped>()
+                .and_then(|stopped| self::code(&stopped.cause))
+        };
+        let known = app.or_else(admin).or_else(ledger).or_else(engine);
+        known.or_else(host).or_else(event).or_else(published)
     };
     error.chain().find_map(code)
 }
