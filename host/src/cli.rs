@@ -167,23 +167,32 @@ impl Global {
 }
 
 /// The heading in `docs/errors.md`, if it has one for this.
-fn code(error: &anyhow::Error) -> Option<&'static str> {
-    let code = |cause: &(dyn std::error::Error + 'static)| {
-        let app = cause.downcast_ref().map(app::Error::code);
-        let admin = || cause.downcast_ref().map(admin::Error::code);
-        let ledger = || cause.downcast_ref().map(ledger::Error::code);
-        let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
-        let host = || cause.is::<client::NoHost>().then_some(client::NoHost::CODE);
-        let event = || cause.downcast_ref().map(codec::Error::code);
-        let published = || {
-            cause
-                .downcast_ref::<publish::Stopped>()
-                .and_then(|stopped| self::code(&stopped.cause))
-        };
-        let known = app.or_else(admin).or_else(ledger).or_else(engine);
-        known.or_else(host).or_else(event).or_else(published)
-    };
-    error.chain().find_map(code)
+fn code(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(refused) = cause.downcast_ref::<client::Refused>() {
+            return Some(refused.code.clone());
+        }
+        if let Some(stopped) = cause.downcast_ref::<publish::Stopped>() {
+            return code(&stopped.cause);
+        }
+        known_code(cause).map(str::to_owned)
+    })
+}
+
+fn known_code(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let app = cause.downcast_ref().map(app::Error::code);
+    let admin = || cause.downcast_ref().map(admin::Error::code);
+    let ledger = || cause.downcast_ref().map(ledger::Error::code);
+    let event = || cause.downcast_ref().map(codec::Error::code);
+    let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
+    let host = || cause.is::<client::NoHost>().then_some(client::NoHost::CODE);
+    let letter = || cause.downcast_ref().map(dlq::prefix::Unclear::code);
+    let ours = || host().or_else(letter);
+    app.or_else(admin)
+        .or_else(ledger)
+        .or_else(event)
+        .or_else(engine)
+        .or_else(ours)
 }
 
 /// What has to follow a command that people are told to run, so that it means the same config.

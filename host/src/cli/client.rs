@@ -62,6 +62,16 @@ impl NoHost {
     pub const CODE: &str = "no-host";
 }
 
+/// The host does not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// The heading in `docs/errors.md`. A newer host may have others than this version.
+    pub code: String,
+    /// Why, for people.
+    pub message: String,
+}
+
 /// A host that answers. Cheap to share by reference; commands need one.
 pub struct Client {
     base: String,
@@ -201,7 +211,7 @@ impl Client {
 
     fn refused(&self, status: StatusCode, body: &str) -> anyhow::Error {
         match serde_json::from_str::<Problem>(body) {
-            Ok(Problem { error, message }) => anyhow::anyhow!("{message} ({error})"),
+            Ok(Problem { error: code, message }) => Refused { code, message }.into(),
             Err(_) => anyhow::anyhow!("the host at {} answers {status}", self.base),
         }
     }
@@ -302,7 +312,7 @@ mod tests {
             plain.to_string(),
             format!("no host answers on {listen}: start it with tidegate run")
         );
-        assert_eq!(crate::cli::code(&plain), Some("no-host"));
+        assert_eq!(crate::cli::code(&plain).as_deref(), Some("no-host"));
         let other = error("etc/shop.toml").await;
         assert!(
             other.to_string().ends_with("tidegate run --config etc/shop.toml"),

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use super::List;
+use super::prefix::Unclear;
 use crate::admin::view::{DeadLetter, DeadLetterLine, DeadLetterPage, Selection};
 use crate::app::dead_letters::{self, Done};
 use crate::cli::client::{Client, NoHost};
@@ -99,8 +98,7 @@ impl Letters {
             Self::Host(client) => client.get(&format!("/api/v1/dead-letters/{id}"), &[]).await,
             Self::Ledger(offline) => {
                 let letter = offline.letters.get(id).await?;
-                let letter =
-                    letter.with_context(|| format!("no dead letter {id}: tidegate dlq list shows what there is"))?;
+                let letter = letter.ok_or_else(|| Unclear::Absent(id.to_string()))?;
                 Ok(DeadLetter::of(&letter, &offline.plan))
             }
         }

@@ -229,7 +229,7 @@ fn next(letter: &DeadLetterLine, config: &Path) -> String {
     let config = config_option(config);
     let id = &letter.id;
     format!(
-        "what next\n  find the cause: docs/errors.md#{reason} says how\n  run it again:   tidegate dlq redrive --id {id}{config}\n  give it up:     tidegate dlq purge --id {id}{config}",
+        "what next\n  find the cause: docs/errors.md#{reason} says how\n  run it again:   tidegate dlq redrive {id}{config}\n  give it up:     tidegate dlq purge {id}{config}",
         reason = line(&letter.reason),
     )
 }
