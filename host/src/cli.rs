@@ -13,6 +13,7 @@ pub mod publish;
 pub mod run;
 pub mod schema;
 pub mod tail;
+pub mod unknown;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -25,6 +26,7 @@ use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
 use crate::event::codec;
+use crate::plan::{Name, Plan};
 use crate::{admin, app, ledger, plugin};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -134,6 +136,13 @@ impl Global {
         Ok(loaded)
     }
 
+    /// Warns of a consumer that was named and is not in the config.
+    fn warn_of_unknown(&self, consumer: Option<&Name>, plan: &Plan) {
+        if let Some(warning) = consumer.and_then(|name| unknown::consumer(name, plan)) {
+            complain(&warning);
+        }
+    }
+
     /// Prints why a command failed, and says what the process ends with: 2 if config or arguments are wrong, else 1.
     #[must_use]
     pub fn report(&self, error: &anyhow::Error) -> ExitCode {
@@ -142,7 +151,7 @@ impl Global {
         } else if let Some(refused) = error.downcast_ref::<check::Refused>() {
             (1, self.told("plugins", refused))
         } else {
-            (1, self.failed(error))
+            (if error.is::<unknown::Stream>() { 2 } else { 1 }, self.failed(error))
         };
         complain(&text);
         ExitCode::from(exit)
@@ -186,8 +195,9 @@ fn known_code(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str>
     let event = || cause.downcast_ref().map(codec::Error::code);
     let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
     let host = || cause.is::<client::NoHost>().then_some(client::NoHost::CODE);
+    let stream = || cause.is::<unknown::Stream>().then_some(unknown::Stream::CODE);
     let letter = || cause.downcast_ref().map(dlq::prefix::Unclear::code);
-    let ours = || host().or_else(letter);
+    let ours = || host().or_else(stream).or_else(letter);
     app.or_else(admin)
         .or_else(ledger)
         .or_else(event)

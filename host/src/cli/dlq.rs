@@ -41,6 +41,16 @@ pub enum Command {
     Purge(Selected),
 }
 
+impl Command {
+    fn consumer(&self) -> Option<&Name> {
+        match self {
+            Self::List(list) => list.consumer.as_ref(),
+            Self::Show(_) => None,
+            Self::Redrive(selected) | Self::Purge(selected) => selected.consumer.as_ref(),
+        }
+    }
+}
+
 /// Which dead letters to list.
 #[derive(Clone, Debug, clap::Args)]
 pub struct List {
@@ -105,6 +115,7 @@ impl Selected {
 /// What was being redriven or purged may be done in part; asking again does the rest.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
+    global.warn_of_unknown(args.command.consumer(), &loaded.plan);
     let letters = Letters::find(&loaded.plan).await?;
     let done = match &args.command {
         Command::List(list) => self::list(&letters, list, global).await,

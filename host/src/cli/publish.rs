@@ -15,7 +15,7 @@ use serde::Serialize;
 use self::input::{Batch, Batches};
 use super::client::Client;
 use super::printed::line;
-use super::{Global, complain, say};
+use super::{Global, complain, say, unknown};
 use crate::clock::Clock;
 use crate::plan::Name;
 
@@ -98,6 +98,7 @@ fn so_far(published: usize) -> String {
 /// The batch under way may be published or not.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
+    unknown::stream(&args.stream, &loaded.plan)?;
     // Read before anyone is asked: a wrong argument is wrong without a host too.
     let one = args
         .kind

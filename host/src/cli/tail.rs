@@ -38,6 +38,7 @@ pub struct Args {
 /// Safe: it only reads.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
+    global.warn_of_unknown(args.consumer.as_ref(), &loaded.plan);
     let client = Client::reach(&loaded.plan.admin, &global.config).await?;
     let mut query = Vec::new();
     query.extend(args.consumer.as_ref().map(|consumer| ("consumer", consumer.as_str())));
