@@ -27,6 +27,7 @@ use crate::plan::Plan;
 
 pub(crate) use self::nearest::nearest;
 pub use self::problem::{Code, Place, Problem, Problems, Severity};
+pub(crate) use self::prove::locate_plugin;
 pub use self::quantity::{show_period, show_size};
 pub use self::schema::schema;
 
