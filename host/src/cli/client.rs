@@ -55,6 +55,9 @@ pub enum NoHost {
         /// The ledger of the config.
         folder: PathBuf,
     },
+    /// It answered, and then no more.
+    #[error("the host went away without stopping: it crashed, was killed, or can't be reached any more")]
+    Lost,
 }
 
 impl NoHost {
@@ -232,7 +235,7 @@ impl Client {
 }
 
 /// Through no proxy: the admin API is on this machine or on its network, and the token is for it alone.
-fn http() -> anyhow::Result<reqwest::Client> {
+pub(super) fn http() -> anyhow::Result<reqwest::Client> {
     // An error says that there is one already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(reqwest::Client::builder().no_proxy().connect_timeout(PROBE).build()?)
