@@ -182,7 +182,7 @@ fn code(error: &anyhow::Error) -> Option<String> {
             return Some(refused.code.clone());
         }
         if let Some(stopped) = cause.downcast_ref::<publish::Stopped>() {
-            return code(&stopped.cause);
+            return stopped.code();
         }
         known_code(cause).map(str::to_owned)
     })

@@ -79,6 +79,16 @@ pub struct Stopped {
     published: usize,
 }
 
+impl Stopped {
+    /// The heading in `docs/errors.md`, if it has one for this.
+    pub(super) fn code(&self) -> Option<String> {
+        match self.cause.downcast_ref().and_then(input::Error::code) {
+            Some(code) => Some(code.to_owned()),
+            None => super::code(&self.cause),
+        }
+    }
+}
+
 fn so_far(published: usize) -> String {
     match published {
         0 => "nothing was published".to_owned(),

@@ -104,7 +104,7 @@ fn panic(words: &str) -> Option<(String, String)> {
     // Whoever mends the plugin can't set variables here.
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"));
     let lines: Vec<&str> = lines.collect();
-    let start = lines.iter().position(|line| is_start(&line))?;
+    let start = lines.iter().position(is_start)?;
     let (before, said) = lines.split_at(start);
     let (first, rest) = said.split_first()?;
     let (_, place) = first.split_once(" panicked at ")?;

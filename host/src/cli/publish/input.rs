@@ -66,6 +66,18 @@ pub(super) enum Error {
     },
 }
 
+impl Error {
+    /// The heading in `docs/errors.md`; those of no event are its own.
+    pub(super) fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Json { .. } => Some("event-bad-json"),
+            Self::Unreadable(_) => None,
+            Self::Event { source, .. } => Some(source.code()),
+            Self::TooLarge { .. } => Some("admin-too-large"),
+        }
+    }
+}
+
 impl Batches {
     pub(super) fn new(input: Box<dyn Read>) -> Self {
         Self {
@@ -232,7 +244,9 @@ mod tests {
     #[test]
     fn what_is_no_event_is_named_by_its_number() {
         let check = |text: &str, expected: &str| {
-            let last = format!("{:#}", anyhow::Error::new(batches(text).pop().unwrap().unwrap_err()));
+            let last = batches(text).pop().unwrap().unwrap_err();
+            crate::documented::documented(&[last.code().unwrap()]);
+            let last = format!("{:#}", anyhow::Error::new(last));
             assert!(last.starts_with(expected), "{last}");
         };
         check(
