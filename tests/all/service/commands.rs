@@ -143,3 +143,22 @@ async fn the_first_plugin_of_the_readme() {
     assert!(said.stderr.contains("error[no-host]"), "{}", said.stderr);
     assert!(said.stderr.contains("tidegate run"), "{}", said.stderr);
 }
+
+/// `tidegate run & tidegate publish ...`, as the README has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_waits_for_the_host_that_is_starting() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = free.local_addr().unwrap();
+    drop(free);
+    let home = Home::new("");
+    let config = format!(
+        "ledger.url = \"embedded:data\"\nbroker.main.url = \"embedded:\"\nstream.orders.broker = \"main\"\nadmin.listen = \"{admin}\"\n"
+    );
+    std::fs::write(home.path().join("tidegate.toml"), config).unwrap();
+
+    let publish = ["publish", "orders", "--type", "a", "--id", "a-1", "--json"];
+    let (said, host) = tokio::join!(home.ask(&publish), home.start());
+    let [published] = said.json().try_into().unwrap();
+    assert_eq!(published, serde_json::json!({ "published": 1, "ids": ["a-1"] }));
+    host.stop().await;
+}
