@@ -25,7 +25,9 @@ use self::read::{At, Reader, Written};
 use self::sheet::Sheet;
 use crate::plan::Plan;
 
+pub(crate) use self::nearest::nearest;
 pub use self::problem::{Code, Place, Problem, Problems, Severity};
+pub(crate) use self::prove::locate_plugin;
 pub use self::quantity::{show_period, show_size};
 pub use self::schema::schema;
 

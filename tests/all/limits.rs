@@ -240,6 +240,9 @@ async fn a_panic_is_a_trap_with_its_text_and_its_place() {
             .all(|name| !name.contains("_ZN") && !name.starts_with("_R")),
         "{names:?}"
     );
+    let message = failure(attempted).message;
+    assert!(message.starts_with("panicked at "), "{message}");
+    assert!(!message.contains("RUST_BACKTRACE"), "{message}");
 }
 
 #[tokio::test]

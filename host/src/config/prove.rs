@@ -9,6 +9,8 @@ mod policy;
 mod stream;
 mod words;
 
+pub(crate) use self::plugin::locate as locate_plugin;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -175,9 +177,11 @@ impl Prover<'_, '_> {
 
     fn ledger(&mut self, file: &File, top: &Span) -> Option<plan::Ledger> {
         let Some(at) = &file.ledger else {
-            self.sheet
-                .error(Code::MissingKey, top, "[ledger] is missing")
-                .hint("add [ledger] with url = \"embedded:./data\"");
+            if !self.sheet.is_meant("ledger", top) {
+                self.sheet
+                    .error(Code::MissingKey, top, "[ledger] is missing")
+                    .hint("add [ledger] with url = \"embedded:./data\"");
+            }
             return None;
         };
         let ledger = at.value.as_ref()?;
@@ -223,7 +227,8 @@ impl Prover<'_, '_> {
 
     /// The value of a key that must be there; the error stands at its section.
     fn required<'w, T>(&mut self, field: &'w Option<At<T>>, key: &str, section: &Span) -> Option<(&'w T, &'w Span)> {
-        if field.is_none() {
+        // Under another name it is there: that was said.
+        if field.is_none() && !self.sheet.is_meant(key, section) {
             let message = format!("`{key}` is missing here");
             self.sheet.error(Code::MissingKey, section, message);
         }

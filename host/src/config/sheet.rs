@@ -13,6 +13,8 @@ pub(super) struct Sheet<'a> {
     text: &'a str,
     file: String,
     secrets: Vec<Span>,
+    /// Keys that unknown ones were probably meant to be, and where their section begins.
+    meant: Vec<(usize, String)>,
     findings: Vec<Finding>,
 }
 
@@ -38,6 +40,7 @@ impl<'a> Sheet<'a> {
             text,
             file,
             secrets: Vec::new(),
+            meant: Vec::new(),
             findings: Vec::new(),
         }
     }
@@ -45,6 +48,18 @@ impl<'a> Sheet<'a> {
     /// The bytes as they stand in the file.
     pub(super) fn raw(&self, span: &Span) -> &'a str {
         self.text.get(span.clone()).unwrap_or_default()
+    }
+
+    /// Notes that an unknown key of a section was probably meant to be this one.
+    pub(super) fn mean(&mut self, key: &str, section: &Span) {
+        self.meant.push((section.start, key.to_owned()));
+    }
+
+    /// Whether an unknown key of the section was probably meant to be this one.
+    pub(super) fn is_meant(&self, key: &str, section: &Span) -> bool {
+        self.meant
+            .iter()
+            .any(|(start, meant)| *start == section.start && meant == key)
     }
 
     /// Marks bytes that are never to be quoted.

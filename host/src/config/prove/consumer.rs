@@ -73,7 +73,7 @@ impl Prover<'_, '_> {
             return None;
         }
         plugin::locate(&self.path(text))
-            .map_err(|message| self.sheet.error(Code::PluginNotFound, span, message))
+            .map_err(|message| self.sheet.error(Code::PluginNotFound, span, message).hint(plugin::HINT))
             .ok()
     }
 

@@ -39,6 +39,7 @@ error[config-plugin-not-found]: there is no /nowhere/plugins/inventory
    |
 12 | plugin = "plugins/inventory"
    |          ^^^^^^^^^^^^^^^^^^^
+   = help: name a .wasm file, a folder with plugin.wasm, or a Cargo project built for wasm32-wasip2; paths are relative to the config file's folder
 
 error[config-unknown-reference]: there is no stream "ordesr"
   --> /nowhere/tidegate.toml:13:10
@@ -740,4 +741,45 @@ fn a_file_that_can_not_be_read_is_said() {
     );
     std::fs::write(&path, EXAMPLE).unwrap();
     assert!(load(&path, &no_env).is_ok());
+}
+
+#[test]
+fn a_mistyped_key_is_not_missing_too() {
+    let consumer = "[consumer.x]\nplugin = \"plugins/inventory\"\n";
+    check(
+        &format!("{consumer}raeds = \"in\""),
+        "config-unknown-key",
+        (3, 1),
+        &["unknown key `raeds`", "did you mean `reads`?"],
+    );
+    // Another key is missing all the same.
+    let said = said("[consumer.x]\nplugn = \"plugins/inventory\"");
+    let codes: Vec<_> = said.iter().map(|(code, ..)| *code).collect();
+    assert_eq!(codes, ["config-missing-key", "config-unknown-key"], "{said:#?}");
+    // And of another section, too.
+    let text = "[legder]\nurl = \"embedded:data\"\n";
+    let problems = parsed(text, &no_env).unwrap_err();
+    let codes: Vec<_> = problems.0.iter().map(|problem| problem.code.as_str()).collect();
+    assert_eq!(codes, ["config-unknown-key"], "{problems}");
+}
+
+#[test]
+fn what_may_be_a_secret_under_an_unknown_key_is_masked() {
+    let shown = |line: &str| {
+        let problems = parsed(&format!("[ledger]\nurl = \"embedded:data\"\n{line}"), &no_env).unwrap_err();
+        problems.to_string()
+    };
+    let check = |line: &str, is_masked: bool| {
+        let shown = shown(line);
+        assert_eq!(!shown.contains("s3cret"), is_masked, "{shown}");
+        assert!(shown.contains("config-unknown-key"), "{shown}");
+    };
+    check("[consumer.x]\nraeds = \"s3cret\"", false);
+    check("[consumer.x]\ntype = [\"s3cret\", \"b\"]", false);
+    // Near `path`, and a password.
+    check("[stream.x]\npass = \"s3cret\"", true);
+    check("[broker.x]\npasword = \"s3cret\"", true);
+    check("[broker.x]\nulr = \"nats://bob:s3cret@host\"", true);
+    check("[consumer.x]\nbanana = \"s3cret\"", true);
+    check("[consumer.x.grants]\nconfg = { name = \"s3cret\" }", true);
 }
