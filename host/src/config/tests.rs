@@ -233,7 +233,7 @@ concurrency = 2
 [host]
 grace = "1m"
 cache = "cache"
-instances_max = 12
+instances_max = 200
 "#;
 
 #[test]
@@ -324,7 +324,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(ingress.routes["/orders/new"].name, name("stock"));
     assert_eq!(ingress.body_bytes_max, 2 << 20);
     assert_eq!(plan.host.cache, Some(folder.path().join("cache")));
-    assert_eq!(plan.host.instances_max.get(), 12);
+    assert_eq!(plan.host.instances_max.get(), 200);
 }
 
 #[test]

@@ -593,6 +593,24 @@ fn what_is_wrong_with_a_consumer_is_said() {
 }
 
 #[test]
+fn too_few_instances_are_warned_of() {
+    let text = |instances: u32| {
+        format!(
+            "[host]\ninstances_max = {instances}\n[consumer.x]\nplugin = \"plugins/inventory\"\nreads = \"in\"\nconcurrency = 3\n\
+             [consumer.y]\nplugin = \"plugins/inventory\"\nreads = \"in\"\nconcurrency = 4\n"
+        )
+    };
+    check(
+        &text(6),
+        "config-out-of-bounds",
+        (2, 17),
+        &["is 6", "together is 7", "wait"],
+    );
+    assert!(parsed(&format!("{BASE}{}", text(6)), &no_env).is_ok());
+    assert!(said(&text(7)).is_empty());
+}
+
+#[test]
 fn what_is_wrong_with_a_listener_is_said() {
     check(
         "[admin]\nlisten = \"localhost:7070\"",
