@@ -210,7 +210,7 @@ limits = { memory = 1048576, time = "500ms", table_elements = 10, emits = 1, emi
 grants = { state = true, config = { api_key = "k3y" }, logging = false, http = ["https://api.example.com:8443"] }
 instances = { uses_max = 7, age_max = "1h" }
 on_dead = "hold_key"
-dead_letter = "alerts"
+dead_letter = "bus"
 settle = "committed"
 breaker = { failure_rate = 1, window = 4, keys_min = 2, open = "1s..2s" }
 

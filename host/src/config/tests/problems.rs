@@ -593,6 +593,35 @@ fn what_is_wrong_with_a_consumer_is_said() {
 }
 
 #[test]
+fn dead_letters_need_a_place_without_attributes() {
+    let text = |stream: &str| {
+        format!(
+            "[stream.dead]\n{stream}\n[consumer.x]\nplugin = \"plugins/inventory\"\nreads = \"in\"\ndead_letter = \"dead\"\n"
+        )
+    };
+    for (stream, words) in [
+        (
+            "broker = \"nats\"\nsubject = \"dead.{type}\"",
+            ["`subject` has {type}", "no braces"],
+        ),
+        (
+            "broker = \"hook\"\npath = \"/dead/{id}\"",
+            ["`path` has {id}", "no braces"],
+        ),
+    ] {
+        check(&text(stream), "config-not-writable", (7, 15), &words);
+    }
+    for stream in [
+        "broker = \"nats\"\nsubject = \"dead.all\"",
+        "broker = \"hook\"",
+        "broker = \"log\"",
+    ] {
+        let said = said(&text(stream));
+        assert!(said.is_empty(), "{said:?}");
+    }
+}
+
+#[test]
 fn too_few_instances_are_warned_of() {
     let text = |instances: u32| {
         format!(
