@@ -640,6 +640,15 @@ fn too_few_instances_are_warned_of() {
 }
 
 #[test]
+fn a_token_that_no_client_can_send_is_refused() {
+    for token in ["t0ken\\n", " t0ken", "to ken", "t0ken\\u0000"] {
+        let text = format!("[admin]\ntoken = \"{token}\"\n");
+        check(&text, "config-bad-value", (2, 9), &["white space", "line break"]);
+        assert!(!said(&text)[0].3.contains("ken\""), "it is never shown");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_listener_is_said() {
     check(
         "[admin]\nlisten = \"localhost:7070\"",
