@@ -782,6 +782,29 @@ fn what_is_no_toml_is_said_with_its_place() {
     assert_eq!(places, [(Code::Syntax, 2), (Code::Syntax, 4), (Code::Syntax, 5)]);
 }
 
+/// Values were masked only beside a few words, and so a key, a granted value or a text of many lines was not.
+#[test]
+fn values_are_not_shown_of_what_is_no_toml() {
+    for (line, shown) in [
+        ("key = hunter2", "key =********"),
+        ("creds = hunter2", "creds =********"),
+        (
+            "grants = { config = { stripe = hunter2",
+            "grants =******************************",
+        ),
+        ("  stripe = hunter2 }", "  stripe =**********"),
+        ("hunter2", "*******"),
+        ("aHVudGVyMg== hunter2", "********************"),
+        ("\"hunter2\" = \"x", "**************"),
+        ("[consumer.x] hunter2", "[consumer.x]********"),
+        ("[broker.main", "[broker.main"),
+    ] {
+        let problems = parsed(&format!("{line}\n"), &no_env).unwrap_err();
+        let place = problems.0[0].place.as_ref().unwrap();
+        assert_eq!((place.line, place.text.as_str()), (1, shown), "{problems}");
+    }
+}
+
 #[test]
 fn a_file_that_can_not_be_read_is_said() {
     let folder = folder();
