@@ -17,7 +17,6 @@
 //! | 503 with `Retry-After` | too many requests are under way, or the broker is away |
 
 mod answer;
-mod connections;
 mod intake;
 
 use std::io;
@@ -33,18 +32,18 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use super::connections::Bounded;
 use crate::broker::Publisher;
 use crate::plan;
 use answer::Answer;
-use connections::Bounded;
 
 /// How long a body may take to arrive. A client that sends none holds one of the requests under way meanwhile.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections for each request that may be under way: clients keep idle ones for the next request.
 const CONNECTIONS_PER_REQUEST: usize = 4;
-/// A connection is closed when nothing has come from its client for this long. Longer than any request lasts and than
-/// clients keep idle connections (usually 90 s), so that neither is cut off.
+/// A connection is closed when nothing has come or gone for this long, or when twice this has passed without an answer. Longer than any
+/// request lasts and than clients keep idle connections (usually 90 s), so that neither is cut off.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a stream's publisher is found at the moment of a request; `None` while its broker is away.
