@@ -1,5 +1,7 @@
 //! A running host as its doors see it: what there is, how it fares, and the few things that can be asked of it.
 
+mod reopening;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use self::reopening::Reopening;
 use super::dead_letters::{self, Done, Which};
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
@@ -152,7 +155,7 @@ impl Host {
         self.feed.subscribe()
     }
 
-    /// The publisher of a stream, opened at the first use.
+    /// The publisher of a stream, opened at the first use, and again when its stream turns out not to be as it was.
     ///
     /// # Errors
     /// What opening it says.
@@ -167,7 +170,7 @@ impl Host {
                 broker: stream.broker.name.clone(),
                 reason: "it is not part of this host".to_owned(),
             })?;
-        let publisher = broker.publisher(stream.clone()).await?;
+        let publisher: Arc<dyn Publisher> = Arc::new(Reopening::open(broker.clone(), stream.clone()).await?);
         self.publishers().insert(stream.name.clone(), publisher.clone());
         Ok(publisher)
     }
