@@ -34,8 +34,12 @@ fn first_plugin(folder: &Path) {
     let rust = folder.join("plugins/rust");
     std::fs::create_dir_all(&rust).unwrap();
     std::os::unix::fs::symlink(root().join("wit"), folder.join("wit")).unwrap();
-    for name in ["sdk", "template"] {
-        std::os::unix::fs::symlink(root().join("plugins/rust").join(name), rust.join(name)).unwrap();
+    std::os::unix::fs::symlink(root().join("plugins/rust/sdk"), rust.join("sdk")).unwrap();
+    // A copy of its sources: what is built in it, or in a copy of it, must not land in the repository.
+    std::fs::create_dir_all(rust.join("template")).unwrap();
+    for part in ["Cargo.toml", "Cargo.lock", "build.rs", "src"] {
+        let part = root().join("plugins/rust/template").join(part);
+        shell(&rust, &format!("cp -r '{}' template", part.display()));
     }
     let target = root().join("target/guests");
     for line in readme("cp -r plugins/rust/template").lines() {
@@ -45,7 +49,6 @@ fn first_plugin(folder: &Path) {
             line if line.starts_with("cp ") => {
                 shell(folder, line);
                 // What other tests have built serves here, too.
-                let _ = std::fs::remove_dir_all(rust.join("invoices/target"));
                 std::os::unix::fs::symlink(&target, rust.join("invoices/target")).unwrap();
             }
             line => shell(&rust.join("invoices"), line),
