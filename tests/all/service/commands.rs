@@ -34,8 +34,12 @@ fn first_plugin(folder: &Path) {
     let rust = folder.join("plugins/rust");
     std::fs::create_dir_all(&rust).unwrap();
     std::os::unix::fs::symlink(root().join("wit"), folder.join("wit")).unwrap();
-    for name in ["sdk", "template"] {
-        std::os::unix::fs::symlink(root().join("plugins/rust").join(name), rust.join(name)).unwrap();
+    let sources = root().join("plugins/rust");
+    std::os::unix::fs::symlink(sources.join("sdk"), rust.join("sdk")).unwrap();
+    // A link would be copied as one, and the plugin built in the template itself.
+    std::fs::create_dir(rust.join("template")).unwrap();
+    for name in ["src", "build.rs", "Cargo.toml", "Cargo.lock"] {
+        std::os::unix::fs::symlink(sources.join("template").join(name), rust.join("template").join(name)).unwrap();
     }
     let target = root().join("target/guests");
     for line in readme("cp -r plugins/rust/template").lines() {
