@@ -59,7 +59,7 @@ pub fn parse(text: &str, origin: &Path, env: &dyn Fn(&str) -> Option<String>) ->
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // A table that was only half understood would give problems that are none.
-        sheet.conceal_by_key();
+        sheet.conceal_values();
         for error in errors {
             let span = error.span().unwrap_or_default();
             sheet.error(Code::Syntax, &span, error.message());

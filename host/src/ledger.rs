@@ -36,7 +36,8 @@ pub trait Ledger: Send + Sync {
     /// of one call are applied in their order.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]: whether they are durable is unknown; write the same entries again.
+    /// [`Error::Unavailable`]: nothing was written; write the same entries again. What is durable is never reported failed, or its own
+    /// repetition would be refused as somebody else's. Only of a ledger that is closed meanwhile does the next start know.
     fn write(&self, entries: Arc<Vec<Entry>>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>>;
 
     /// Reads committed state.
@@ -56,14 +57,14 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
-    /// The position up to which deliveries of a consumer may have been taken by a host that stopped uncleanly: events up to it are
-    /// attempted with a record written first.
+    /// What an earlier host may have taken of a consumer's stream; `None` if there was none, or since [`Ledger::recovered`].
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>>;
+    fn taken_before<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<TakenBefore>, Error>>;
 
-    /// The consumer has been through everything that it may have had in hand when an earlier host stopped: old records may go again.
+    /// The consumer has been through everything that it may have had in hand when an earlier host stopped, cleanly or not: old
+    /// records may go again. To be called once after every start.
     fn recovered(&self, consumer: &Name);
 
     /// Durably notes, before they are given out, that positions up to this one may be taken.
@@ -107,16 +108,17 @@ pub trait Parking: Send + Sync {
 
 /// What could not be handled, kept with everything needed to understand it and run it again.
 pub trait DeadLetters: Send + Sync {
-    /// Dead letters that match, oldest first, at most `limit`, after the one given.
+    /// Dead letters that match, oldest first, at most `limit`, after the place given. Places stay what they are, whatever becomes of
+    /// the letters; one whose event dies again gets a new place, at the end.
     ///
     /// # Errors
     /// [`Error::Unavailable`]
     fn list<'a>(
         &'a self,
         which: &'a DeadFilter,
-        after: Option<DeadId>,
+        after: Option<DeadPlace>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, Error>>;
+    ) -> BoxFuture<'a, Result<DeadPage, Error>>;
 
     /// One of them.
     ///
@@ -238,6 +240,31 @@ impl PayloadHash {
     pub fn of(data: Option<&Bytes>) -> Self {
         Self(data.map_or(0, |data| xxhash_rust::xxh3::xxh3_64(data) | 1))
     }
+
+    /// The hash of a whole message, of which no data is known.
+    #[must_use]
+    pub fn of_message(message: &Message) -> Self {
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        let headers = message.headers.iter();
+        let headers = headers.flat_map(|(name, value)| [name.as_bytes(), value]);
+        for part in std::iter::once(message.subject.as_bytes())
+            .chain(headers)
+            .chain([message.payload.as_ref()])
+        {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(hasher.digest())
+    }
+}
+
+/// What an earlier host may have taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenBefore {
+    /// No position above this.
+    pub upto: Position,
+    /// Whether it may have died of it: such events are attempted with a record written first.
+    pub is_suspect: bool,
 }
 
 /// What the ledger knows of an event.
@@ -282,7 +309,7 @@ pub struct Entry {
     pub payload: PayloadHash,
     /// Its lane.
     pub lane: LaneKey,
-    /// Its place in the parking, if it ran from there: taken out in the same transaction if the event is done.
+    /// Its place in the parking, if it ran from there: taken out in the same transaction if the event is done, now or already.
     pub parked: Option<ParkedId>,
     /// What is written.
     pub change: Change,
@@ -326,7 +353,7 @@ pub struct Written {
     pub started: u32,
 }
 
-/// The ledger refused an entry; nothing of it was written.
+/// The ledger refused an entry; nothing of it was written. Only, if the event is done, its place in the parking is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The event has taken effect already: settle it as a duplicate.
@@ -473,7 +500,9 @@ pub struct ParkedEvent {
     pub started: u32,
 }
 
-/// What a dead letter is known by: the record of its event, or for a conflict, that of its place. The same event is the same dead letter.
+/// What a dead letter is known by: the record of its event, so that the same event is the same dead letter. Of what has no record of its
+/// own: [`RecordKey::of_place`] for what can't be decoded, [`RecordKey::of_conflict`] for other data under an id that was used
+/// before, [`RecordKey::of_output`] for a refused output.
 pub type DeadId = RecordKey;
 
 /// An event that could not be handled, with everything needed to understand it and run it again.
@@ -513,6 +542,19 @@ pub struct DeadLetter {
     pub applied_meanwhile: u64,
     /// Whether it was put back into its lane and has not run yet. Kept by the ledger.
     pub redriving: bool,
+}
+
+/// A place in the order of deaths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DeadPlace(pub u64);
+
+/// Some of the dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadPage {
+    /// They, oldest first.
+    pub letters: Vec<DeadLetter>,
+    /// The place of the last one, if there are more.
+    pub next: Option<DeadPlace>,
 }
 
 /// How many dead letters there are, by consumer and reason; those without any are left out.

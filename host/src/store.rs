@@ -11,6 +11,7 @@ mod batch;
 mod buckets;
 mod committer;
 mod cursors;
+mod fault;
 mod folder;
 mod journal;
 mod keys;
@@ -34,6 +35,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::plan::Name;
 
 pub(crate) use batch::Batch;
+#[cfg(test)]
+pub(crate) use fault::Failing;
 pub(crate) use keys::{Key, KeyReader, decode, encode};
 pub(crate) use logs::Entry as LogEntry;
 pub use logs::{Cursor, Log};
@@ -74,7 +77,7 @@ struct Shared {
     riders: RwLock<Vec<Arc<dyn Rider>>>,
     cursors: Arc<Cursors>,
     tails: logs::Tails,
-    /// Consumers with a mark left by an unclean stop that have not gone through it yet.
+    /// Consumers that have not gone through yet what an earlier host may have had in hand.
     recovering: Mutex<BTreeSet<Name>>,
     unclean: bool,
     opened: Instant,
@@ -128,7 +131,7 @@ impl Store {
         folder.opened()?;
         let cursors = Arc::new(Cursors::load(&tables)?);
         let unclean = found == folder::Found::Open;
-        let recovering = if unclean { tables.marked()? } else { BTreeSet::new() };
+        let recovering = tables.marked()?;
         let shared = Arc::new(Shared {
             opened: clock.now(),
             tails: logs::Tails::default(),
@@ -156,6 +159,7 @@ impl Store {
     pub async fn close(&self) -> Result<(), Error> {
         let (done, closed) = oneshot::channel();
         self.send(Message::Close(done)).await?;
+        self.wake();
         let closed = closed.await.map_err(|_| Error::closed())?;
         let committer = lock(&self.committer).take();
         if let Some(committer) = committer {
@@ -171,19 +175,91 @@ impl Store {
         self.shared.unclean
     }
 
-    /// Drops the buckets of records that are older than the retention. Call it every few seconds; it also carries what waits
-    /// for a batch, so that nothing waits long on a quiet host.
+    /// Drops the buckets of records that are older than the retention, except for what is not over: records of events that
+    /// wait in the parking stay, those of events that are being tried stay for one retention more. Says how many went. Call it
+    /// every few seconds; it also carries what waits for a batch, so that nothing waits long on a quiet host.
     ///
-    /// After an unclean stop nothing is dropped while a consumer may still be given events that it had in hand then: until each
-    /// consumer with a mark has [`recovered`](Self::recovered), or, since a consumer may be gone from the config, until the
-    /// store has been open for as long as the retention. So a host that was down for longer than that forgets nothing early.
+    /// `unsettled` is the age of the oldest delivery that no consumer has settled: what was done since it was taken may be
+    /// given again as long as it is unsettled, so that records are kept for that much longer.
+    ///
+    /// After a start nothing is dropped while a consumer may still be given events that an earlier host had in hand: a host
+    /// that was down for longer than the retention would forget what it did just before it stopped. That is until each
+    /// consumer with a mark has [`recovered`](Self::recovered), or, since a broker may stay away, until the store has been
+    /// open for as long as the retention.
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    pub async fn expire(&self, now: Timestamp) -> Result<usize, Error> {
-        let keep = self.is_recovering();
-        self.commit(Weight::LIGHT, move |batch| if keep { Ok(0) } else { batch.expire(now) })
-            .await
+    pub async fn expire(&self, now: Timestamp, unsettled: Duration) -> Result<usize, Error> {
+        let expired = match self.is_recovering() {
+            true => Vec::new(),
+            false => self.read(|tables| Ok(tables.buckets.expired(now, unsettled)))?,
+        };
+        let is_needed = !expired.is_empty();
+        let begin = move |batch: &mut Batch<'_>| {
+            if is_needed {
+                batch.begin_bucket(now);
+            }
+            Ok(())
+        };
+        self.commit(Weight::LIGHT, begin).await?;
+        for start in &expired {
+            let start = *start;
+            // A crash in between leaves records twice, of which the newer holds.
+            self.carry(start).await?;
+            let drop = move |batch: &mut Batch<'_>| {
+                batch.drop_bucket(start);
+                Ok(())
+            };
+            self.commit(Weight::LIGHT, drop).await?;
+        }
+        Ok(expired.len())
+    }
+
+    /// Carries forward what a bucket holds of events that are not over, a batch of them at a time.
+    async fn carry(&self, start: u64) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.read_apart(move |tables| tables.buckets.open_after(start, after));
+            let page = page.await?;
+            if !page.records.is_empty() {
+                let weight = Weight {
+                    entries: page.records.len(),
+                    bytes: Weight::LIGHT.bytes * page.records.len(),
+                };
+                let records = page.records;
+                self.commit(weight, move |batch| batch.carry(start, &records)).await?;
+            }
+            match page.next {
+                None => return Ok(()),
+                next => after = next,
+            }
+        }
+    }
+
+    /// Lets only these readers, each a stream and a consumer, hold up the trimming of logs and the expiry of records; without
+    /// this call all do that ever read. Others are named in a warning. What is known of them is kept: one that comes back goes on
+    /// where it was, as far as its log still goes back to there.
+    pub fn heed(&self, readers: &BTreeSet<(Name, Name)>) {
+        let cursors = self.shared.cursors.heed(readers);
+        let is_reader = |consumer: &Name| readers.iter().any(|(_, reader)| reader == consumer);
+        let has_cursor = |consumer: &Name| cursors.iter().any(|(_, reader)| reader == consumer);
+        let mut recovering = lock(&self.shared.recovering);
+        let marked = recovering.extract_if(.., |consumer| !is_reader(consumer));
+        let gone: Vec<String> = cursors
+            .iter()
+            .map(|(stream, consumer)| format!("{consumer} of {stream}"))
+            .chain(
+                marked
+                    .filter(|consumer| !has_cursor(consumer))
+                    .map(|name| name.to_string()),
+            )
+            .collect();
+        if !gone.is_empty() {
+            tracing::warn!(
+                consumers = %gone.join(", "),
+                "the store knows consumers that are not in the config: they hold up nothing, and streams may be trimmed beyond where they were"
+            );
+        }
     }
 
     fn is_recovering(&self) -> bool {
@@ -196,15 +272,16 @@ impl Store {
         lock(&self.shared.recovering).remove(consumer);
     }
 
-    /// The mark a consumer left, if the last stop was unclean.
+    /// The mark a consumer left, until it has [`recovered`](Self::recovered), and whether the last stop was unclean.
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    pub(crate) fn suspect_until(&self, consumer: &Name) -> Result<Option<Position>, Error> {
-        if !self.shared.unclean || !lock(&self.shared.recovering).contains(consumer) {
+    pub(crate) fn taken_before(&self, consumer: &Name) -> Result<Option<(Position, bool)>, Error> {
+        if !lock(&self.shared.recovering).contains(consumer) {
             return Ok(None);
         }
-        self.read(|tables| tables.mark(consumer))
+        let mark = self.read(|tables| tables.mark(consumer))?;
+        Ok(mark.map(|upto| (upto, self.shared.unclean)))
     }
 
     /// Durably notes that a consumer may take positions up to this one. A mark never goes back.
@@ -234,6 +311,10 @@ impl Store {
     }
 
     /// Runs a piece of work in the next batch and answers when it is durable. If the work itself fails, so does its batch.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: nothing of it was written, so that it may be asked for again. Only of a store that was closed
+    /// while its disk failed does the next start know.
     ///
     /// # Cancellation
     /// Dropping the answer does not undo the work.
@@ -266,6 +347,19 @@ impl Store {
             .push(rider);
     }
 
+    /// Lets the committer see that the store is being closed, if it waits for a failed engine.
+    fn wake(&self) {
+        if let Some(committer) = &*lock(&self.committer) {
+            committer.thread().unpark();
+        }
+    }
+
+    /// Makes the next batch fail.
+    #[cfg(test)]
+    pub(crate) fn fail_next(&self, failing: Failing) {
+        self.shared.tables().unwrap().fault.next(failing);
+    }
+
     async fn send(&self, message: Message) -> Result<(), Error> {
         let jobs = self.jobs.as_ref().ok_or_else(Error::closed)?;
         jobs.send(message).await.map_err(|_| Error::closed())
@@ -275,6 +369,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.jobs = None;
+        self.wake();
         if let Some(committer) = lock(&self.committer).take() {
             let _ = committer.join();
         }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::view::{DeadLetter, DeadLetterLine, DeadLetterPage, Problem, Selection};
 use super::{Api, Refusal};
 use crate::app::dead_letters::Done;
-use crate::ledger::DeadId;
+use crate::ledger::{DeadId, DeadPlace};
 
 /// Of one page.
 pub(super) const LIMIT_MAX: usize = 1_000;
@@ -23,8 +23,8 @@ pub(super) struct Listed {
     consumer: Option<String>,
     /// For this reason.
     reason: Option<String>,
-    /// After this one: `next` of the page before.
-    after: Option<String>,
+    /// After this place: `next` of the page before.
+    after: Option<u64>,
     /// At most so many: 1 to 1,000, by default 100.
     limit: Option<usize>,
 }
@@ -47,9 +47,10 @@ pub(super) async fn list(
         )));
     }
     let filter = Selection::filter(listed.consumer.as_deref(), listed.reason.as_deref())?;
-    let after = listed.after.as_deref().map(id).transpose()?;
+    let after = listed.after.map(DeadPlace);
     let found = api.host().dead_letters(&filter, after, limit, DeadLetterLine::of);
-    Ok(Json(DeadLetterPage::of(found.await?, limit)))
+    let (lines, next) = found.await?;
+    Ok(Json(DeadLetterPage::of(lines, next)))
 }
 
 /// Shows a dead letter whole.

@@ -1,10 +1,16 @@
 //! Dead letters, read and acted on many at a time: with a running host through [`Host`](super::Host), without one straight on the
 //! ledger. Whatever their number, memory holds one page of them and the ids of the rest.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::key::LaneKey;
-use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Error, Redriven};
+use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPlace, Error, Redriven};
+use crate::outcome::Reason;
 use crate::plan::Name;
 
 /// Dead letters held whole at once: each may carry a megabyte.
@@ -45,28 +51,27 @@ pub struct DoneLetter {
     pub applied_meanwhile: u64,
 }
 
-/// The dead letters that match, oldest first, at most `limit` after the one given, each as `shown` makes it.
+/// The dead letters that match, oldest first, at most `limit` after the place given, each as `shown` makes it; and after which place
+/// there are more.
 ///
 /// # Errors
 /// What the ledger says.
 pub async fn list<T>(
     letters: &dyn DeadLetters,
     which: &DeadFilter,
-    mut after: Option<DeadId>,
+    mut after: Option<DeadPlace>,
     limit: usize,
     shown: impl Fn(&DeadLetter) -> T,
-) -> Result<Vec<T>, Error> {
+) -> Result<(Vec<T>, Option<DeadPlace>), Error> {
     let mut list = Vec::new();
-    while list.len() < limit {
-        let wanted = (limit - list.len()).min(PAGE);
-        let page = letters.list(which, after, wanted).await?;
-        after = page.last().map(|letter| letter.id);
-        list.extend(page.iter().map(&shown));
-        if page.len() < wanted {
-            break;
+    loop {
+        let page = letters.list(which, after, (limit - list.len()).min(PAGE)).await?;
+        list.extend(page.letters.iter().map(&shown));
+        after = page.next;
+        if after.is_none() || list.len() >= limit {
+            return Ok((list, after));
         }
     }
-    Ok(list)
 }
 
 /// Puts dead letters back into their lanes. Without a running host, they run when it starts.
@@ -121,15 +126,33 @@ async fn find(letters: &dyn DeadLetters, which: &Which) -> Result<Found, Error> 
                 found.add(letters.get(*id).await?.as_slice());
             }
         }
-        Which::Matching(filter) => loop {
-            let page = letters.list(filter, found.ids.last().copied(), PAGE).await?;
-            found.add(&page);
-            if page.len() < PAGE {
-                break;
+        Which::Matching(filter) => {
+            // Those that die while we read are not meant: beside a plugin that fails there is no end of them.
+            let number = count(letters, filter).await?;
+            let (mut known, mut after) = (HashSet::new(), None);
+            while found.ids.len() < number {
+                let mut page = letters.list(filter, after, PAGE.min(number - found.ids.len())).await?;
+                // One that was put back before and died again meanwhile comes twice.
+                page.letters.retain(|letter| known.insert(letter.id));
+                found.add(&page.letters);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
             }
-        },
+        }
     }
     Ok(found)
+}
+
+/// How many match, now.
+async fn count(letters: &dyn DeadLetters, which: &DeadFilter) -> Result<usize, Error> {
+    let counts = letters.count().await?;
+    let is_meant = |(consumer, reason, _): &&(Name, Reason, u64)| {
+        which.consumer.as_ref().is_none_or(|name| name == consumer) && which.reason.is_none_or(|of| of == *reason)
+    };
+    let number: u64 = counts.iter().filter(is_meant).map(|(_, _, count)| count).sum();
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 impl Found {

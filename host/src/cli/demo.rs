@@ -190,15 +190,13 @@ async fn look(app: &App, checker: &mut Checker) -> anyhow::Result<()> {
             reason: letter.reason,
             payload: letter.message.payload.clone(),
         };
-        let page = app
-            .host
-            .dead_letters(&DeadFilter::default(), after, BATCH, |letter| {
-                (letter.id, shown(letter))
-            })
-            .await?;
-        let Some((last, _)) = page.last() else { break };
-        after = Some(*last);
-        page.iter().for_each(|(_, dead)| checker.dead(dead));
+        let all = DeadFilter::default();
+        let (page, next) = app.host.dead_letters(&all, after, BATCH, shown).await?;
+        page.iter().for_each(|dead| checker.dead(dead));
+        after = next;
+        if after.is_none() {
+            break;
+        }
     }
     checker.sales(&counters(app).await?);
     Ok(())

@@ -145,7 +145,7 @@ async fn read_list(letters: &Letters, list: &List) -> anyhow::Result<(Vec<DeadLe
     let mut lines: Vec<DeadLetterLine> = Vec::new();
     let mut after = None;
     loop {
-        let page = letters.list(list, after.as_deref(), limit - lines.len()).await?;
+        let page = letters.list(list, after, limit - lines.len()).await?;
         lines.extend(page.dead_letters);
         after = page.next;
         if after.is_none() || lines.len() >= limit {

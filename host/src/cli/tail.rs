@@ -57,8 +57,13 @@ async fn follow(mut response: Response, mut left: u64, mut write: impl FnMut(&[u
         while let Some(end) = waiting.iter().position(|byte| *byte == b'\n') {
             let rest = waiting.split_off(end + 1);
             let line = std::mem::replace(&mut waiting, rest);
+            let line = line.trim_ascii_end();
+            // A host on which nothing happens shows that it is there.
+            if line.is_empty() {
+                continue;
+            }
             left = left.saturating_sub(1);
-            if !write(line.trim_ascii_end()) || left == 0 {
+            if !write(line) || left == 0 {
                 return Ok(());
             }
         }
@@ -144,6 +149,7 @@ mod tests {
         check("a\nb\nc\n", u64::MAX, &["a", "b", "c"]).await;
         check("a\nb\nc\n", 2, &["a", "b"]).await;
         check("a\nhalf", u64::MAX, &["a"]).await;
+        check("\na\n\r\n\nb\nc\n", 2, &["a", "b"]).await;
     }
 
     #[tokio::test]

@@ -218,10 +218,20 @@ impl Prover<'_, '_> {
         let host = at.and_then(|at| at.value.as_ref()).unwrap_or(&none);
         let concurrency: usize = consumers.values().map(|consumer| consumer.concurrency.get()).sum();
         let instances = u64::try_from(concurrency).unwrap_or(u64::MAX).clamp(1, 1_000);
+        let instances_max = count32(self.bounded(&host.instances_max, "instances_max", instances, 1..=10_000));
+        if let Some((_, span)) = given(&host.instances_max)
+            && (instances_max.get() as usize) < concurrency
+        {
+            let message =
+                format!("`instances_max` is {instances_max}, and all `concurrency` together is {concurrency}");
+            self.sheet.warn(Code::OutOfBounds, span, message).hint(
+                "under load, events wait for a free instance; raise it, or lower `concurrency`, if that is not meant",
+            );
+        }
         plan::Host {
             grace: self.bounded(&host.grace, "grace", Duration::from_secs(30), Duration::ZERO..=HOUR),
             cache: given(&host.cache).map(|(cache, _)| self.path(cache)),
-            instances_max: count32(self.bounded(&host.instances_max, "instances_max", instances, 1..=10_000)),
+            instances_max,
         }
     }
 

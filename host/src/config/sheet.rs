@@ -67,20 +67,13 @@ impl<'a> Sheet<'a> {
         self.secrets.push(span);
     }
 
-    /// Marks whatever may be a secret by the look of its line: for text that could not be parsed.
-    pub(super) fn conceal_by_key(&mut self) {
+    /// Marks all but section headers and keys: in text that could not be parsed, anything else may be a secret, or part of one.
+    pub(super) fn conceal_values(&mut self) {
         let mut start = 0;
         for line in self.text.split_inclusive('\n') {
-            let lower = line.to_ascii_lowercase();
-            let word = ["pass", "token", "nkey", "secret", "://"]
-                .into_iter()
-                .filter_map(|word| lower.find(word))
-                .min();
-            let value = word.and_then(|word| lower.get(word..)?.find(['=', ':']).map(|at| word + at));
-            if let Some(value) = value {
-                self.secrets.push(start + value + 1..start + line.len());
-            }
-            start += line.len();
+            let end = start + line.len();
+            self.secrets.push(start + shown(line)..end);
+            start = end;
         }
     }
 
@@ -150,6 +143,20 @@ impl<'a> Sheet<'a> {
                 }
             })
             .collect()
+    }
+}
+
+/// How much of a line of such text can be shown, in bytes: a header, or a key and its `=`. Keys are written as all of ours are, which a line
+/// from the middle of a secret hardly is.
+fn shown(line: &str) -> usize {
+    let is_header = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.' | '[' | ']');
+    if line.starts_with('[') {
+        return line.find(|c| !is_header(c)).unwrap_or(line.len());
+    }
+    let is_key = |c: char| matches!(c, 'a'..='z' | '_' | ' ' | '\t');
+    match line.split_once('=') {
+        Some((key, _)) if key.chars().all(is_key) => key.len() + 1,
+        _ => 0,
     }
 }
 

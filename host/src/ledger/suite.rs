@@ -40,6 +40,9 @@ pub(crate) trait Subject: Send {
 
     /// Lets the retention of everything that is recorded pass, and expires it.
     fn outlive(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Records that an event took effect, whatever else is known of it.
+    fn finish_elsewhere(&mut self, record: RecordKey, payload: PayloadHash) -> BoxFuture<'_, ()>;
 }
 
 /// Makes a test of each promise.
@@ -73,6 +76,7 @@ macro_rules! suite {
         a_dead_letter_keeps_everything
         a_dead_event_is_done
         dead_letters_are_listed_oldest_first
+        a_list_goes_on_where_it_was_whatever_vanishes
         events_applied_meanwhile_are_counted
         a_held_lane_waits_for_its_letter
         a_redriven_event_runs_and_its_letter_is_gone
@@ -83,8 +87,11 @@ macro_rules! suite {
         purging_takes_a_redriven_event_out_again
         a_conflict_is_a_letter_beside_its_event
         a_refused_output_is_never_redriven
-        marks_matter_only_after_a_crash
+        marks_are_suspect_only_after_a_crash
         records_are_forgotten_after_the_retention
+        what_is_parked_is_never_forgotten
+        what_is_being_tried_is_forgotten_a_retention_later
+        an_event_that_is_done_already_leaves_the_parking
     } };
 }
 pub(crate) use suite;
@@ -147,7 +154,7 @@ fn parked(number: u8) -> Entry {
     entry(number, Change::Parked(message, Position(number.into())))
 }
 
-fn letter(number: u8, reason: Reason) -> DeadLetter {
+pub(crate) fn letter(number: u8, reason: Reason) -> DeadLetter {
     DeadLetter {
         id: key(number),
         consumer: name("inventory"),
@@ -274,7 +281,9 @@ impl Sides {
     }
 
     async fn all_letters(&self) -> Vec<DeadLetter> {
-        self.letters.list(&DeadFilter::default(), None, 100).await.unwrap()
+        let page = self.letters.list(&DeadFilter::default(), None, 100).await.unwrap();
+        assert_eq!(page.next, None);
+        page.letters
     }
 }
 
@@ -635,13 +644,15 @@ pub(crate) async fn dead_letters_are_listed_oldest_first(subject: &mut dyn Subje
         reason: Some(Reason::Trap),
         ..DeadFilter::default()
     };
-    assert_eq!(ids(&list(traps.clone(), None, 1).await), [key(9)]);
-    assert_eq!(ids(&list(traps, Some(key(9)), 5).await), [key(5)]);
+    let page = list(traps.clone(), None, 1).await;
+    assert_eq!(ids(&page.letters), [key(9)]);
+    let page = list(traps, page.next, 5).await;
+    assert_eq!((ids(&page.letters), page.next), (vec![key(5)], None));
     let others = DeadFilter {
         consumer: Some(name("billing")),
         ..DeadFilter::default()
     };
-    assert_eq!(list(others, None, 5).await, []);
+    assert_eq!(list(others, None, 5).await, DeadPage::default());
     let mut count = sides.letters.count().await.unwrap();
     count.sort();
     let mut expected = vec![
@@ -650,6 +661,31 @@ pub(crate) async fn dead_letters_are_listed_oldest_first(subject: &mut dyn Subje
     ];
     expected.sort();
     assert_eq!(count, expected);
+}
+
+/// It once began anew when the last letter of a page was gone.
+pub(crate) async fn a_list_goes_on_where_it_was_whatever_vanishes(subject: &mut dyn Subject) {
+    let sides = subject.open().await;
+    for number in 1..=5 {
+        sides.write(dead(number, false)).await.unwrap();
+    }
+    let list = |after| {
+        let letters = sides.letters.clone();
+        async move { letters.list(&DeadFilter::default(), after, 2).await.unwrap() }
+    };
+    let ids = |page: &DeadPage| page.letters.iter().map(|letter| letter.id).collect::<Vec<_>>();
+    let first = list(None).await;
+    assert_eq!(ids(&first), [key(1), key(2)]);
+    sides.letters.purge(vec![key(2), key(3)]).await.unwrap();
+    // One that dies again comes again, behind the others.
+    sides.letters.redrive(vec![key(4)]).await.unwrap();
+    let Change::Dead { letter, publish, hold } = dead(4, false).change else {
+        unreachable!()
+    };
+    let again = from_parking(4, sides.waiting().await[0].id, Change::Dead { letter, publish, hold });
+    sides.write(again).await.unwrap();
+    let second = list(first.next).await;
+    assert_eq!((ids(&second), second.next), (vec![key(5), key(4)], None));
 }
 
 pub(crate) async fn events_applied_meanwhile_are_counted(subject: &mut dyn Subject) {
@@ -826,38 +862,109 @@ pub(crate) async fn a_refused_output_is_never_redriven(subject: &mut dyn Subject
     assert_eq!(sides.letters.purge(vec![key(1)]).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn marks_matter_only_after_a_crash(subject: &mut dyn Subject) {
+pub(crate) async fn marks_are_suspect_only_after_a_crash(subject: &mut dyn Subject) {
     let consumer = name("inventory");
     let sides = subject.open().await;
-    assert_eq!(sides.ledger.suspect_until(&consumer).await.unwrap(), None);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), None);
     sides.ledger.mark_taken(&consumer, Position(7)).await.unwrap();
     sides.ledger.mark_taken(&consumer, Position(5)).await.unwrap();
-    assert_eq!(sides.ledger.suspect_until(&consumer).await.unwrap(), None);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), None);
     let sides = reopen(subject, sides, Stop::Crash).await;
-    let suspect = sides.ledger.suspect_until(&consumer).await.unwrap();
-    assert_eq!(suspect, Some(Position(7)));
-    let other = sides.ledger.suspect_until(&name("billing")).await.unwrap();
+    let taken = |is_suspect| {
+        Some(TakenBefore {
+            upto: Position(7),
+            is_suspect,
+        })
+    };
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), taken(true));
+    let other = sides.ledger.taken_before(&name("billing")).await.unwrap();
     assert_eq!(other, None);
     let sides = reopen(subject, sides, Stop::Clean).await;
-    assert_eq!(sides.ledger.suspect_until(&consumer).await.unwrap(), None);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), taken(false));
+    sides.ledger.recovered(&consumer);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), None);
 }
 
 pub(crate) async fn records_are_forgotten_after_the_retention(subject: &mut dyn Subject) {
     let sides = subject.open().await;
     sides.write(applied(1)).await.unwrap();
-    let failed = entry(2, Change::Failed(Box::new(history(1))));
-    sides.write(failed).await.unwrap();
-    sides.write(parked(3)).await.unwrap();
+    sides.write(dead(2, false)).await.unwrap();
     subject.outlive().await;
     assert_eq!(sides.known(1).await, Known::New);
     assert_eq!(sides.known(2).await, Known::New);
-    // What waits in the parking runs whatever became of its record.
+    sides.write(applied(1)).await.unwrap();
+    assert_eq!(sides.known(1).await, Known::Done(PayloadHash(1)));
+}
+
+/// Its record once was, so that the same event was parked a second time, and the second one never left the parking.
+pub(crate) async fn what_is_parked_is_never_forgotten(subject: &mut dyn Subject) {
+    let mut sides = subject.open().await;
+    sides.write(dead(1, true)).await.unwrap();
+    sides.write(parked(2)).await.unwrap();
     let place = sides.waiting().await[0].id;
-    let run = from_parking(3, place, Change::Applied(Effects::default()));
+    let failed = Change::Failed(Box::new(history(1)));
+    sides.write(from_parking(2, place, failed)).await.unwrap();
+    for _ in 0..3 {
+        subject.outlive().await;
+        assert_eq!(sides.known(2).await, Known::Parked(PayloadHash(2)));
+        assert_eq!(sides.write(parked(2)).await, Err(Refused::Parked(PayloadHash(2))));
+        assert_eq!(sides.waiting().await[0].history, Some(Box::new(history(1))));
+        sides = reopen(subject, sides, Stop::Crash).await;
+    }
+    let run = from_parking(2, place, Change::Applied(Effects::default()));
     sides.write(run).await.unwrap();
-    assert_eq!(sides.known(3).await, Known::Done(PayloadHash(3)));
-    // Nothing of its first life is left to an id that comes again.
+    assert_eq!(sides.known(2).await, Known::Done(PayloadHash(2)));
+    assert_eq!(sides.waiting().await, []);
+}
+
+pub(crate) async fn what_is_being_tried_is_forgotten_a_retention_later(subject: &mut dyn Subject) {
+    let sides = subject.open().await;
+    for number in [1, 2] {
+        let failed = Change::Failed(Box::new(history(1)));
+        sides.write(entry(number, failed)).await.unwrap();
+        sides.write(entry(number, Change::Started)).await.unwrap();
+    }
+    subject.outlive().await;
+    assert_eq!(sides.known(1).await, failing(1, 1));
+    // What is tried again begins its time anew.
     let written = sides.write(entry(2, Change::Started)).await.unwrap();
+    assert_eq!(written.started, 2);
+    subject.outlive().await;
+    assert_eq!(sides.known(1).await, Known::New);
+    assert_eq!(sides.known(2).await, failing(1, 2));
+    // Nothing of its first life is left to an id that comes again.
+    let written = sides.write(entry(1, Change::Started)).await.unwrap();
     assert_eq!(written.started, 1);
-    assert_eq!(sides.known(2).await, Known::Started(1));
+    assert_eq!(sides.known(1).await, Known::Started(1));
+}
+
+/// It never did, and its lane ran it again and again.
+pub(crate) async fn an_event_that_is_done_already_leaves_the_parking(subject: &mut dyn Subject) {
+    let sides = subject.open().await;
+    let effects = || Change::Applied(Effects::default());
+    for number in 1..=4 {
+        sides.write(parked(number)).await.unwrap();
+    }
+    let places: Vec<_> = sides.waiting().await.iter().map(|event| event.id).collect();
+    subject.finish_elsewhere(key(1), PayloadHash(1)).await;
+    subject.finish_elsewhere(key(2), PayloadHash(9)).await;
+    let refused = sides.write(from_parking(1, places[0], effects())).await;
+    assert_eq!(refused, Err(Refused::Done(PayloadHash(1))));
+    assert_eq!(sides.lanes().await[0].waiting, 3);
+    // Under the id of another event it waits until it is a dead letter.
+    let refused = sides.write(from_parking(2, places[1], effects())).await;
+    assert_eq!(refused, Err(Refused::Done(PayloadHash(9))));
+    assert_eq!(sides.lanes().await[0].waiting, 3);
+    let conflict = Change::Conflict {
+        letter: Box::new(letter(50, Reason::IdConflict)),
+        publish: None,
+    };
+    sides.write(from_parking(2, places[1], conflict)).await.unwrap();
+    assert_eq!(sides.all_letters().await.len(), 1);
+    let left = sides.waiting().await;
+    assert_eq!(
+        left.iter().map(|event| event.record).collect::<Vec<_>>(),
+        [key(3), key(4)]
+    );
+    assert_eq!(sides.lanes().await[0].waiting, 2);
 }

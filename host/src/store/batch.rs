@@ -28,11 +28,13 @@ pub(crate) struct Batch<'a> {
     blind: Vec<(Table, Bytes, Option<Bytes>)>,
     /// Where logs end now that have grown.
     pub(super) tails: logs::Ends,
+    begins_bucket: bool,
     expired: Vec<u64>,
 }
 
-/// A batch that is durable, and what is left to do in memory.
+/// What a batch leaves to do in memory when it is durable.
 pub(super) struct Committed {
+    /// The next number to give out, by which the batch is known.
     pub(super) next: u64,
     pub(super) resident: Vec<((Table, Bytes), Option<Bytes>)>,
     pub(super) tails: logs::Ends,
@@ -49,6 +51,7 @@ impl<'a> Batch<'a> {
             rows: Map::default(),
             blind: Vec::new(),
             tails: logs::Ends::default(),
+            begins_bucket: false,
             expired: Vec::new(),
         }
     }
@@ -124,63 +127,67 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Drops the buckets of records that are too old, and the attempts of events that are in none any more.
-    pub(super) fn expire(&mut self, now: Timestamp) -> Result<usize, Error> {
-        // What else is in this batch goes to a bucket that stays.
+    /// Makes sure that records written at `now` or later go to no bucket that is older: from then on those only shrink.
+    pub(super) fn begin_bucket(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
-        let mut expired = self.tables.buckets.expired(self.now);
-        let current = self.tables.buckets.start_at(self.now);
-        expired.retain(|start| *start != current);
-        if expired.is_empty() {
-            return Ok(0);
-        }
-        for start in &expired {
-            self.remove(Table::Meta, bucket_key(*start));
-        }
-        for row in self.tables.prefix(Table::Attempts, &[]) {
-            let (key, _) = row?;
-            let record: Option<[u8; 16]> = key.as_ref().try_into().ok();
-            let record = record.map(|key| self.record_outside(key, &expired)).transpose()?;
-            if record.flatten().is_none() {
-                self.remove(Table::Attempts, key);
+        self.begins_bucket = true;
+    }
+
+    /// Carries records of a bucket that is about to be dropped forward, unless there is a newer one. What is parked is kept for
+    /// as long as it waits. What is being tried is kept for one more retention: whoever tries on writes anew, and an event that
+    /// never comes again must be forgotten some day.
+    pub(super) fn carry(&mut self, start: u64, records: &[([u8; 16], Record)]) -> Result<(), Error> {
+        for (key, record) in records {
+            let is_old = self.records.contains_key(key) || self.tables.buckets.get_outside(*key, &[start])?.is_some();
+            match record.state {
+                _ if is_old => {}
+                RecordState::Parked => self.remember(*key, *record),
+                RecordState::Trying => {
+                    let state = RecordState::Stale;
+                    self.remember(*key, Record { state, ..*record });
+                }
+                RecordState::Stale => self.remove(Table::Attempts, Bytes::copy_from_slice(key)),
+                RecordState::Done => {}
             }
         }
-        let dropped = expired.len();
-        self.expired = expired;
-        Ok(dropped)
+        Ok(())
     }
 
-    fn record_outside(&self, key: [u8; 16], expired: &[u64]) -> Result<Option<Record>, Error> {
-        if let Some(record) = self.records.get(&key) {
-            return Ok(Some(*record));
-        }
-        self.tables.buckets.get_outside(key, expired)
+    /// Drops a bucket of which everything is over, or carried.
+    pub(super) fn drop_bucket(&mut self, start: u64) {
+        self.remove(Table::Meta, bucket_key(start));
+        self.expired.push(start);
     }
 
-    /// Makes the batch durable.
-    ///
-    /// The bucket's keyspace is made before the batch that names it, and an expired one dropped after the batch that forgets it:
-    /// a crash in between leaves a keyspace without a name, which the next start drops.
-    pub(super) fn write(mut self, fsync: bool) -> Result<Committed, Error> {
-        let unchanged = self.records.is_empty() && self.rows.is_empty() && self.blind.is_empty();
-        if !unchanged || self.next != self.memory.next() {
-            self.write_rows(fsync)?;
-        }
-        self.tables.buckets.drop_all(&self.tables.database, &self.expired)?;
+    /// Makes the batch durable. What is committed if it is, is said even if the write fails: then it is not known yet.
+    pub(super) fn write(mut self, fsync: bool) -> (Committed, Result<(), Error>) {
+        let written = self.write_through(fsync);
         let rows = self.rows.into_iter();
-        Ok(Committed {
+        let committed = Committed {
             next: self.next,
             resident: rows.filter(|((table, _), _)| table.is_resident()).collect(),
             tails: self.tails,
-        })
+        };
+        (committed, written)
+    }
+
+    /// The bucket's keyspace is made before the batch that names it, and an expired one dropped after the batch that forgets it:
+    /// a crash in between leaves a keyspace without a name, which the next start drops.
+    fn write_through(&mut self, fsync: bool) -> Result<(), Error> {
+        let unchanged = self.records.is_empty() && self.rows.is_empty() && self.blind.is_empty();
+        if unchanged && !self.begins_bucket && self.next == self.memory.next() {
+            return Ok(());
+        }
+        // Every batch takes a number of its own, so that what is stored says which was the last.
+        self.number();
+        self.write_rows(fsync)?;
+        self.tables.buckets.drop_all(&self.tables.database, &self.expired)
     }
 
     fn write_rows(&mut self, fsync: bool) -> Result<(), Error> {
         let records = self.record_rows()?;
-        if self.next != self.memory.next() {
-            let next = keys::encode(&self.next)?;
-            self.put(Table::Meta, next_key(), next);
-        }
+        let next = keys::encode(&self.next)?;
+        self.put(Table::Meta, next_key(), next);
         let rows = self.records.len() + self.rows.len() + self.blind.len();
         let mut batch = fjall::OwnedWriteBatch::with_capacity(self.tables.database.clone(), rows)
             .durability(Some(tables::persist_mode(fsync)));
@@ -195,12 +202,14 @@ impl<'a> Batch<'a> {
         for (table, key, row) in &self.blind {
             set(&mut batch, self.tables.keyspace(*table)?, key, row);
         }
-        batch.commit().map_err(|error| Error::engine(&error))
+        self.tables
+            .fault
+            .around(|| batch.commit().map_err(|error| Error::engine(&error)))
     }
 
-    /// The keyspace that records go to, if there are any.
+    /// The keyspace that records go to, if one is needed.
     fn record_rows(&mut self) -> Result<Option<fjall::Keyspace>, Error> {
-        if self.records.is_empty() {
+        if self.records.is_empty() && !self.begins_bucket {
             return Ok(None);
         }
         let buckets = &self.tables.buckets;

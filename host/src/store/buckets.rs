@@ -1,14 +1,16 @@
 //! Records in time buckets: each has a keyspace of its own, so that forgetting is dropping a keyspace instead of deleting rows,
-//! and costs the same however much there is to forget.
+//! and costs the same however much there is to forget. Only what is not over may not be forgotten: before a bucket is dropped it
+//! is read once, and the few such records in it are carried forward.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use fjall::{Database, Keyspace};
 
-use super::Error;
-use super::tables::{Record, damaged, record_options};
+use super::tables::{Record, RecordState, Rows, damaged, record_options};
+use super::{Error, keys};
 use crate::clock::Timestamp;
 
 /// Buckets in one retention. More of them forget more exactly; each costs every look-up of a new event one more filter.
@@ -18,6 +20,10 @@ const PER_RETENTION: u32 = 8;
 const LENGTH_MIN_MS: u64 = 1000;
 
 const PREFIX: &str = "records-";
+
+/// Rows that one page of a bucket reads at most, and those of them that it gives: so many are written in one batch.
+const PAGE_ROWS: usize = 10_000;
+const PAGE_OPEN: usize = 500;
 
 /// The buckets there are, newest first.
 pub(super) struct Buckets {
@@ -33,6 +39,14 @@ pub(super) struct Bucket {
     pub(super) start: u64,
     /// Its rows.
     pub(super) rows: Keyspace,
+}
+
+/// Records of a bucket whose events are not over.
+#[derive(Default)]
+pub(super) struct OpenPage {
+    pub(super) records: Vec<([u8; 16], Record)>,
+    /// Where to go on after, if there is more.
+    pub(super) next: Option<[u8; 16]>,
 }
 
 impl Buckets {
@@ -122,12 +136,40 @@ impl Buckets {
         Ok(rows)
     }
 
-    /// The buckets of which nothing is to be remembered at `now`.
-    pub(super) fn expired(&self, now: Timestamp) -> Vec<u64> {
+    /// Records in a bucket after `after` whose events are not over. There are few, so that whoever wants them all reads the
+    /// bucket once.
+    pub(super) fn open_after(&self, start: u64, after: Option<[u8; 16]>) -> Result<OpenPage, Error> {
+        let mut page = OpenPage::default();
+        let Some(rows) = self.find(start) else {
+            return Ok(page);
+        };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for (number, row) in Rows::Of(rows.range((from, Bound::Unbounded))).enumerate() {
+            let (key, row) = row?;
+            let key: [u8; 16] = key
+                .as_ref()
+                .try_into()
+                .map_err(|_| keys::unreadable("a record has another key than 16 bytes"))?;
+            let record = Record::from_bytes(&row)?;
+            if record.state != RecordState::Done {
+                page.records.push((key, record));
+            }
+            if number + 1 >= PAGE_ROWS || page.records.len() >= PAGE_OPEN {
+                page.next = Some(key);
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// The buckets of which nothing is to be remembered at `now`, the oldest first. They are kept for the retention and `longer`.
+    pub(super) fn expired(&self, now: Timestamp, longer: Duration) -> Vec<u64> {
+        let keep = self.retention.saturating_add(longer);
         self.live()
             .iter()
+            .rev()
             .map(|bucket| bucket.start)
-            .filter(|start| Timestamp(start.saturating_add(self.length_ms)).after(self.retention) <= now)
+            .filter(|start| Timestamp(start.saturating_add(self.length_ms)).after(keep) <= now)
             .collect()
     }
 

@@ -1,22 +1,30 @@
 //! The thread that commits. It owns the engine: when a commit fails the engine refuses all that follow, since it can't know
-//! what reached the disk (a full disk, mostly). Then the committer lets go of it, tells everybody that the store is
-//! unavailable, and opens it anew with the next work that comes: recovery finds out what is durable.
+//! what reached the disk (a full disk, mostly). Then the committer lets go of it and opens it anew until it can see whether
+//! the batch is there: every batch takes a number, and the last one taken is stored with it. Only then does it answer, so
+//! that what was reported failed never turns out to have happened.
 
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{self, Batch, Committed, Map};
 use super::folder::{Folder, Found};
 use super::tables::{Table, Tables};
-use super::{Error, Ride, Shared, Weight, keys};
+use super::{Error, JOBS_MAX, Ride, Shared, Weight, journal, keys};
 use crate::clock::Timestamp;
 
 /// A batch is closed at so many entries or bytes: beyond, one sync more costs less than the wait for a bigger one.
 const BATCH_ENTRIES: usize = 1000;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Pauses between attempts to open a failed engine anew. The first attempt fails where somebody still reads; each reads all
+/// journals again, hence the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What the handle tells the committer.
 pub(super) enum Message {
@@ -31,11 +39,14 @@ pub(super) struct Job {
     run: Box<Run>,
 }
 
-/// Does the work and hands back how to answer for it.
-type Run = dyn FnOnce(&mut Batch<'_>) -> Result<Box<Answer>, Error> + Send;
+/// Does the work and hands back how to answer for it; given no batch, it only tells whoever asked why.
+type Run = dyn FnOnce(Result<&mut Batch<'_>, Error>) -> Result<Box<Answer>, Error> + Send;
 
 /// Tells whoever asked how the commit went.
 type Answer = dyn FnOnce(Result<(), Error>) + Send;
+
+/// The jobs of a batch that it has not come to yet.
+type Jobs = std::vec::IntoIter<Job>;
 
 impl Job {
     pub(super) fn new<T: Send + 'static>(
@@ -45,7 +56,7 @@ impl Job {
         answer: oneshot::Sender<Result<T, Error>>,
     ) -> Self {
         // A caller that has gone away is no reason to undo its work, nor to fail: hence the sends whose result is dropped.
-        let run = move |batch: &mut Batch<'_>| match work(batch) {
+        let run = move |batch: Result<&mut Batch<'_>, Error>| match batch.and_then(work) {
             Ok(value) => Ok(Box::new(move |committed: Result<(), Error>| {
                 let _ = answer.send(committed.map(|()| value));
             }) as Box<Answer>),
@@ -59,6 +70,11 @@ impl Job {
             weight,
             run: Box::new(run),
         }
+    }
+
+    /// Does nothing of it, and says why.
+    fn refuse(self, error: &Error) {
+        let _ = (self.run)(Err(error.clone()));
     }
 }
 
@@ -113,6 +129,8 @@ pub(super) struct Committer {
     jobs: mpsc::Receiver<Message>,
     memory: Memory,
     folder: Folder,
+    /// Who waits for the close, once it was asked for.
+    closing: Option<oneshot::Sender<Result<(), Error>>>,
 }
 
 impl Committer {
@@ -122,6 +140,7 @@ impl Committer {
             jobs,
             memory,
             folder,
+            closing: None,
         }
     }
 
@@ -133,8 +152,9 @@ impl Committer {
     }
 
     fn run(mut self) {
-        let closing = self.serve();
-        let closed = closing.is_some().then(|| self.close());
+        self.serve();
+        let closed = self.closing.is_some().then(|| self.close());
+        let closing = self.closing.take();
         self.shared.set_tables(None);
         // The lock goes before the answer, so that whoever waited for it can open the folder.
         drop(self);
@@ -144,25 +164,25 @@ impl Committer {
     }
 
     /// Commits until it is told to close, or nobody is left who could ask.
-    fn serve(&mut self) -> Option<oneshot::Sender<Result<(), Error>>> {
-        loop {
-            let mut jobs = Vec::new();
-            let closing = self.gather(&mut jobs)?;
+    fn serve(&mut self) {
+        while self.closing.is_none() {
+            let Some(jobs) = self.gather() else { return };
             // Everybody who asked was told, and nobody else needs to know.
             let _ = self.commit(jobs, Ride::Passing);
-            if let Gathered::Closing(answer) = closing {
-                return Some(answer);
-            }
         }
     }
 
     /// Waits for work and takes what there is, up to the bounds of a batch.
-    fn gather(&mut self, jobs: &mut Vec<Job>) -> Option<Gathered> {
+    fn gather(&mut self) -> Option<Vec<Job>> {
+        let mut jobs = Vec::new();
         let (mut entries, mut bytes) = (0, 0);
         let mut message = self.jobs.blocking_recv()?;
         loop {
             match message {
-                Message::Close(answer) => return Some(Gathered::Closing(answer)),
+                Message::Close(answer) => {
+                    self.closing = Some(answer);
+                    return Some(jobs);
+                }
                 Message::Job(job) => {
                     entries += job.weight.entries;
                     bytes += job.weight.bytes;
@@ -170,11 +190,11 @@ impl Committer {
                 }
             }
             if entries >= BATCH_ENTRIES || bytes >= BATCH_BYTES {
-                return Some(Gathered::Batch);
+                return Some(jobs);
             }
             match self.jobs.try_recv() {
                 Ok(next) => message = next,
-                Err(_) => return Some(Gathered::Batch),
+                Err(_) => return Some(jobs),
             }
         }
     }
@@ -194,9 +214,12 @@ impl Committer {
     /// Makes one batch of the jobs and answers each.
     fn commit(&mut self, jobs: Vec<Job>, ride: Ride) -> Result<(), Error> {
         let mut answers = Vec::with_capacity(jobs.len());
-        let committed = self.write(jobs, ride, &mut answers);
+        let mut jobs = jobs.into_iter();
+        let committed = self.write(&mut jobs, ride, &mut answers);
         if let Err(error) = &committed {
             tracing::warn!(%error, "a batch was not committed");
+            // It never came to these.
+            jobs.for_each(|job| job.refuse(error));
         }
         for answer in answers {
             answer(committed.clone());
@@ -204,33 +227,70 @@ impl Committer {
         committed
     }
 
-    fn write(&mut self, jobs: Vec<Job>, ride: Ride, answers: &mut Vec<Box<Answer>>) -> Result<(), Error> {
+    fn write(&mut self, jobs: &mut Jobs, ride: Ride, answers: &mut Vec<Box<Answer>>) -> Result<(), Error> {
         let tables = self.engine()?;
-        let now = jobs.iter().map(|job| job.at).max().unwrap_or_default();
+        let now = jobs.as_slice().iter().map(|job| job.at).max().unwrap_or_default();
         let mut batch = Batch::new(&tables, &self.memory, now);
-        let mut result = self.fill(&mut batch, jobs, ride, answers);
-        if result.is_ok() {
-            result = match batch.write(self.shared.settings.fsync) {
-                Ok(committed) => {
-                    self.shared.tails.publish(&committed.tails);
-                    self.memory.apply(committed);
-                    Ok(())
-                }
-                Err(error) => {
-                    // The engine is poisoned. Readers that still hold it keep it locked until they are done.
-                    self.shared.set_tables(None);
-                    Err(error)
-                }
-            };
+        self.fill(&mut batch, jobs, ride, answers)?;
+        let (committed, written) = batch.write(self.shared.settings.fsync);
+        if let Err(error) = written {
+            return self.find_out(tables, &committed, error);
         }
-        result
+        self.shared.tails.publish(&committed.tails);
+        self.memory.apply(committed);
+        Ok(())
+    }
+
+    /// A write failed, and what the engine knows of it is worth nothing: the batch may be in the journal whole. Looks anew until
+    /// it is known. Gives up only if the store is being closed meanwhile: then the next start finds out.
+    fn find_out(&mut self, failed: Arc<Tables>, committed: &Committed, error: Error) -> Result<(), Error> {
+        tracing::warn!(%error, "a write failed: looking whether it is durable");
+        self.shared.set_tables(None);
+        let mut failed = Some(failed);
+        let mut pause = PAUSE_MIN;
+        loop {
+            // The engine may write once more when it is dropped, so that must be over before anyone looks.
+            failed = failed.and_then(|tables| Arc::try_unwrap(tables).err());
+            let opened = match failed {
+                Some(_) => Err(Error::Unavailable("it is still being read".to_owned())),
+                None => self.engine().map(|_| ()),
+            };
+            match opened {
+                Ok(()) if self.memory.next() == committed.next => {
+                    tracing::info!("the write that failed is durable");
+                    self.shared.tails.publish(&committed.tails);
+                    return Ok(());
+                }
+                Ok(()) => return Err(error),
+                Err(opening) => tracing::warn!(error = %opening, "the store could not be opened anew"),
+            }
+            if !self.wait(pause, &error) {
+                return Err(error);
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Waits, or less long if somebody closes. Whoever asks for something meanwhile is told why it can't be: nothing of it was
+    /// begun. Says whether anybody still wants the store.
+    fn wait(&mut self, pause: Duration, error: &Error) -> bool {
+        std::thread::park_timeout(pause);
+        for _ in 0..JOBS_MAX {
+            match self.jobs.try_recv() {
+                Ok(Message::Job(job)) => job.refuse(error),
+                Ok(Message::Close(answer)) => self.closing = Some(answer),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        self.closing.is_none()
     }
 
     /// Runs the jobs. The first that fails fails the batch, as it may have written half of what it wanted.
     fn fill(
         &self,
         batch: &mut Batch<'_>,
-        jobs: Vec<Job>,
+        jobs: &mut Jobs,
         ride: Ride,
         answers: &mut Vec<Box<Answer>>,
     ) -> Result<(), Error> {
@@ -238,7 +298,7 @@ impl Committer {
             rider.ride(batch, ride)?;
         }
         for job in jobs {
-            answers.push((job.run)(batch)?);
+            answers.push((job.run)(Ok(&mut *batch))?);
         }
         Ok(())
     }
@@ -248,7 +308,11 @@ impl Committer {
         if let Ok(tables) = self.shared.tables() {
             return Ok(tables);
         }
-        let tables = Tables::open(&self.folder.database(), self.shared.settings.retention, Found::Open)
+        let path = self.folder.database();
+        if self.shared.settings.fsync {
+            journal::harden(&path)?;
+        }
+        let tables = Tables::open(&path, self.shared.settings.retention, Found::Open)
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         self.memory = Memory::load(&tables)?;
         let tables = Arc::new(tables);
@@ -256,10 +320,4 @@ impl Committer {
         tracing::info!("the store is open again");
         Ok(tables)
     }
-}
-
-/// What was gathered, and what comes after it.
-enum Gathered {
-    Batch,
-    Closing(oneshot::Sender<Result<(), Error>>),
 }

@@ -24,6 +24,8 @@ pub(super) struct Cursors(Mutex<State>);
 #[derive(Default)]
 struct State {
     lowest: BTreeMap<CursorKey, u64>,
+    /// Whose cursors count; `None`: all.
+    heeded: Option<BTreeSet<CursorKey>>,
     moved: BTreeSet<CursorKey>,
     settled: u64,
     written: Timestamp,
@@ -67,9 +69,24 @@ impl Cursors {
         state.settled >= EVERY_SETTLED
     }
 
-    /// Where the slowest consumer of a stream stands; `None` if it has none.
+    /// Lets only these cursors count from now on. Says which others there are.
+    pub(super) fn heed(&self, keys: &BTreeSet<CursorKey>) -> Vec<CursorKey> {
+        let mut state = lock(&self.0);
+        state.heeded = Some(keys.clone());
+        state
+            .lowest
+            .keys()
+            .filter(|key| !keys.contains(*key))
+            .cloned()
+            .collect()
+    }
+
+    /// Where the slowest consumer of a stream stands that counts; `None` if it has none.
     pub(super) fn lowest_of(&self, stream: &Name) -> Option<u64> {
-        self.of(stream).into_iter().map(|(_, at)| at).min()
+        let state = lock(&self.0);
+        let counts = |key: &CursorKey| state.heeded.as_ref().is_none_or(|heeded| heeded.contains(key));
+        let mine = state.lowest.iter().filter(|(key, _)| key.0 == *stream && counts(key));
+        mine.map(|(_, at)| *at).min()
     }
 
     /// The consumers of a stream, and where each stands.

@@ -12,7 +12,7 @@
 //! and an end (tag 3, XXH3 of the items, magic), in numbered files, little-endian, the last one filled up with zeros.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -40,6 +40,22 @@ pub(super) fn check(path: &Path, found: Found) -> Result<(), Error> {
         check_one(path, journal, may_be_torn)?;
     }
     Ok(())
+}
+
+/// Writes the last journal again as it reads, and syncs it. When a sync fails, the system may drop what it could not write and
+/// show it to readers all the same (<https://lwn.net/Articles/752063/>), and a second sync then succeeds: without this, what is
+/// found to be durable may be gone after a power cut.
+pub(super) fn harden(path: &Path) -> Result<(), Error> {
+    let Some((_, journal)) = list(path)?.pop() else {
+        return Ok(());
+    };
+    let again = || {
+        let bytes = fs::read(&journal)?;
+        let mut file = OpenOptions::new().write(true).open(&journal)?;
+        file.write_all(without_padding(&bytes))?;
+        file.sync_all()
+    };
+    again().map_err(|error| Error::io("write a journal again", &error))
 }
 
 fn list(path: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {

@@ -174,8 +174,8 @@ impl Store {
         }
     }
 
-    /// Drops what a log may not keep: what is older than its age, and over its bytes what every consumer that ever read it has
-    /// settled. Call it every few seconds. Says how many messages went.
+    /// Drops what a log may not keep: what is older than its age, and over its bytes what every consumer has settled that ever
+    /// read it and still [counts](Self::heed). Call it every few seconds. Says how many messages went.
     ///
     /// # Errors
     /// [`Error::Unavailable`]

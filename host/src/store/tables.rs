@@ -13,6 +13,7 @@ use fjall::config::{
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::buckets::Buckets;
+use super::fault::Fault;
 use super::folder::Found;
 use super::keys::{self, Key, KeyReader};
 use super::{Error, journal};
@@ -122,6 +123,8 @@ pub(crate) struct Record {
 pub(crate) enum RecordState {
     /// There is a row of attempts.
     Trying,
+    /// The same, and for a whole retention nothing more was tried: it is remembered for one more.
+    Stale,
     /// It waits in the parking.
     Parked,
     /// It took effect.
@@ -136,6 +139,7 @@ impl Record {
             RecordState::Trying => 1,
             RecordState::Parked => 2,
             RecordState::Done => 3,
+            RecordState::Stale => 4,
         });
         payload.copy_from_slice(&self.payload.to_be_bytes());
         bytes
@@ -149,6 +153,7 @@ impl Record {
             1 => RecordState::Trying,
             2 => RecordState::Parked,
             3 => RecordState::Done,
+            4 => RecordState::Stale,
             other => return Err(keys::unreadable(&format!("no record state is {other}"))),
         };
         let payload = payload
@@ -166,6 +171,7 @@ pub(crate) struct Tables {
     pub(super) database: Database,
     keyspaces: Vec<(Table, Keyspace)>,
     pub(super) buckets: Buckets,
+    pub(super) fault: Fault,
 }
 
 impl Tables {
@@ -187,6 +193,7 @@ impl Tables {
             buckets: Buckets::new(retention),
             database,
             keyspaces,
+            fault: Fault::default(),
         };
         let starts = tables.bucket_starts()?;
         tables.buckets.load(&tables.database, path, &starts)?;

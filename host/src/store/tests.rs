@@ -5,9 +5,13 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
+use crate::broker::Room;
+use crate::event::Message;
+use crate::plan;
 
 const AT: Timestamp = Timestamp(1_000_000_000);
 
@@ -305,6 +309,45 @@ async fn work_that_fails_leaves_nothing() {
     assert!(remembers(&store, 2));
 }
 
+/// Work that came behind it was once told that the store was closed.
+#[tokio::test]
+async fn work_that_fails_tells_its_whole_batch_why() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    // While the first is under way, the others gather behind it.
+    let (began, has_begun) = oneshot::channel();
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let first = store.commit(Weight::LIGHT, move |_| {
+        began.send(()).unwrap();
+        wait.recv().unwrap();
+        Ok(())
+    });
+    let others = async {
+        has_begun.await.unwrap();
+        let failing = store.commit(Weight::LIGHT, |_| Err::<(), _>(Error::Unavailable("no".to_owned())));
+        let go = async { go.send(()).unwrap() };
+        let (failed, behind, ()) = tokio::join!(biased; failing, remember(&store, 1), go);
+        (failed, behind)
+    };
+    let (first, (failed, behind)) = tokio::join!(first, others);
+    first.unwrap();
+    assert!(failed.unwrap_err().to_string().contains("no"));
+    assert!(behind.unwrap_err().to_string().ends_with(": no"));
+    assert!(!remembers(&store, 1));
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_open_tells_everybody_why() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    let reader = store.shared.tables().unwrap();
+    store.shared.set_tables(None);
+    let refused = remember(&store, 1).await.unwrap_err();
+    assert!(refused.to_string().contains("uses the store"), "{refused}");
+    drop(reader);
+    remember(&store, 1).await.unwrap();
+}
+
 #[tokio::test]
 async fn the_engine_is_opened_anew_after_it_failed() {
     let folder = Folder::new();
@@ -317,6 +360,89 @@ async fn the_engine_is_opened_anew_after_it_failed() {
     assert!(remembers(&store, 1) && remembers(&store, 2));
     store.close().await.unwrap();
     assert!(!folder.open().unwrap().was_unclean());
+}
+
+async fn check_failed_write(failing: Failing, is_durable: bool) {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    remember(&store, 1).await.unwrap();
+    let mut tail = store.tail(&name("log")).unwrap();
+    tail.mark_unchanged();
+    store.fail_next(failing);
+    let work = move |batch: &mut Batch<'_>| {
+        batch.remember(key(2), Record::done(2));
+        batch.append(&name("log"), &Message::default())
+    };
+    let appended = store.commit(Weight::LIGHT, work).await;
+    assert_eq!(appended.is_ok(), is_durable, "{appended:?}");
+    assert_eq!(remembers(&store, 2), is_durable);
+    // Whoever follows the log hears of it, as of any other.
+    assert_eq!(tail.has_changed().unwrap(), is_durable);
+    assert_eq!(*tail.borrow_and_update(), if is_durable { 2 } else { 1 });
+    let last = store.commit(Weight::LIGHT, work).await.unwrap();
+    assert_eq!(last, if is_durable { 2 } else { 1 });
+    store.close().await.unwrap();
+    let store = folder.open().unwrap();
+    assert!(!store.was_unclean() && remembers(&store, 1) && remembers(&store, 2));
+    assert_eq!(store.logs().unwrap()[0].length, last);
+}
+
+/// Its caller was once told that it had failed, and its repetition that it had been done.
+#[tokio::test]
+async fn a_write_that_fails_and_is_durable_succeeds() {
+    check_failed_write(Failing::After, true).await;
+}
+
+#[tokio::test]
+async fn a_write_that_fails_and_is_not_durable_is_unavailable() {
+    check_failed_write(Failing::Before, false).await;
+}
+
+/// A store whose last write failed, durably, while somebody who reads keeps the engine from being opened anew.
+async fn stuck(folder: &Folder) -> (Arc<Store>, Arc<Tables>, tokio::task::JoinHandle<Result<(), Error>>) {
+    let store = folder.open().unwrap();
+    let reader = store.shared.tables().unwrap();
+    store.fail_next(Failing::After);
+    let stuck = store.clone();
+    let waiting = tokio::spawn(async move { remember(&stuck, 1).await });
+    while store.shared.tables().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    (store, reader, waiting)
+}
+
+#[tokio::test]
+async fn while_a_failed_write_is_looked_into_others_are_told_why() {
+    let folder = Folder::new();
+    let (store, reader, waiting) = stuck(&folder).await;
+    let refused = remember(&store, 2).await.unwrap_err();
+    assert!(refused.to_string().contains("the disk is full"), "{refused}");
+    assert!(!waiting.is_finished());
+    drop(reader);
+    waiting.await.unwrap().unwrap();
+    assert!(remembers(&store, 1) && !remembers(&store, 2));
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_disk_that_fails() {
+    let folder = Folder::new();
+    let (store, reader, waiting) = stuck(&folder).await;
+    assert!(store.close().await.is_err());
+    assert!(waiting.await.unwrap().is_err());
+    drop((store, reader));
+    let store = folder.open().unwrap();
+    assert!(store.was_unclean() && remembers(&store, 1));
+}
+
+#[tokio::test]
+async fn dropping_does_not_wait_for_a_disk_that_fails() {
+    let folder = Folder::new();
+    let (store, reader, waiting) = stuck(&folder).await;
+    waiting.abort();
+    drop(waiting.await);
+    drop(store);
+    drop(reader);
+    assert!(remembers(&folder.open().unwrap(), 1));
 }
 
 #[tokio::test]
@@ -332,13 +458,119 @@ async fn buckets_are_dropped_one_by_one_and_looked_up_together() {
     assert!((1..=3).all(|number| remembers(&store, number)));
     let mut left = Vec::new();
     for at in [79, 90, 110, 140] {
-        store.expire(AT.after(Duration::from_secs(at))).await.unwrap();
+        store
+            .expire(AT.after(Duration::from_secs(at)), Duration::ZERO)
+            .await
+            .unwrap();
         left.push((1..=3).filter(|number| remembers(&store, *number)).collect::<Vec<_>>());
     }
     assert_eq!(left, [vec![1, 2, 3], vec![2, 3], vec![3], vec![]]);
     drop(store);
     let store = folder.open_at(AT.after(Duration::from_secs(150))).unwrap();
     assert!(!(1..=3).any(|number| remembers(&store, number)));
+}
+
+async fn remember_as(store: &Store, number: u32, state: RecordState) {
+    let work = move |batch: &mut Batch<'_>| {
+        let payload = u64::from(number);
+        batch.remember(wide_key(number), Record { state, payload });
+        batch.put(
+            Table::Attempts,
+            Bytes::copy_from_slice(&wide_key(number)),
+            Bytes::from_static(b"x"),
+        );
+        Ok(())
+    };
+    store.commit(Weight::LIGHT, work).await.unwrap();
+}
+
+fn wide_key(number: u32) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..4].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// What is remembered of so many events, and whether there are attempts of it.
+fn states(store: &Store, count: u32) -> Vec<Option<(RecordState, bool)>> {
+    let state = |tables: &Tables, number| {
+        let key = wide_key(number);
+        let has_attempts = tables.get(Table::Attempts, &key)?.is_some();
+        Ok(tables.record(key)?.map(|record| (record.state, has_attempts)))
+    };
+    store
+        .read(|tables| (0..count).map(|number| state(tables, number)).collect())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_is_not_over_is_carried_page_by_page() {
+    const COUNT: u32 = 1_300;
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    let all = (0..COUNT).map(|number| {
+        let state = [RecordState::Parked, RecordState::Trying, RecordState::Done][number as usize % 3];
+        remember_as(&store, number, state)
+    });
+    futures_util::future::join_all(all).await;
+    let late = |times: u32| AT.after(Duration::from_secs(200) * times);
+    assert_eq!(store.expire(late(1), Duration::ZERO).await.unwrap(), 1);
+    for (number, state) in (0..COUNT).zip(states(&store, COUNT)) {
+        let expected = [
+            Some((RecordState::Parked, true)),
+            Some((RecordState::Stale, true)),
+            None,
+        ];
+        assert_eq!(state, expected[number as usize % 3]);
+    }
+    assert_eq!(store.expire(late(2), Duration::ZERO).await.unwrap(), 1);
+    let attempts = store.read(|tables| Ok(tables.prefix(Table::Attempts, &wide_key(1)).count()));
+    assert_eq!(attempts.unwrap(), 0);
+    for (number, state) in (0..COUNT).zip(states(&store, COUNT)) {
+        assert_eq!(
+            state,
+            [Some((RecordState::Parked, true)), None, None][number as usize % 3]
+        );
+    }
+}
+
+/// Of two expired buckets the newer holds, and so does what is written while they are dropped.
+#[tokio::test]
+async fn what_was_recorded_later_is_not_carried_over() {
+    let folder = Folder::new();
+    for (at, state) in [(0, RecordState::Trying), (20, RecordState::Parked)] {
+        let store = folder.open_at(AT.after(Duration::from_secs(at))).unwrap();
+        for number in 0..3 {
+            remember_as(&store, number, state).await;
+        }
+        store.close().await.unwrap();
+    }
+    let late = AT.after(Duration::from_secs(200));
+    let store = folder.open_at(late).unwrap();
+    remember_as(&store, 0, RecordState::Done).await;
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 2);
+    let parked = Some((RecordState::Parked, true));
+    assert_eq!(states(&store, 3), [Some((RecordState::Done, true)), parked, parked]);
+}
+
+#[tokio::test]
+async fn a_crash_between_carrying_and_dropping_loses_nothing() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    remember_as(&store, 0, RecordState::Parked).await;
+    let late = AT.after(Duration::from_secs(200));
+    let start = store
+        .read(|tables| Ok(tables.buckets.expired(late, Duration::ZERO)))
+        .unwrap()[0];
+    let begin = move |batch: &mut Batch<'_>| {
+        batch.begin_bucket(late);
+        Ok(())
+    };
+    store.commit(Weight::LIGHT, begin).await.unwrap();
+    store.carry(start).await.unwrap();
+    drop(store);
+    let store = folder.open_at(late).unwrap();
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(states(&store, 1), [Some((RecordState::Parked, true))]);
 }
 
 #[tokio::test]
@@ -349,29 +581,59 @@ async fn a_clock_that_was_set_back_forgets_nothing() {
     drop(store);
     let store = folder.open().unwrap();
     remember(&store, 2).await.unwrap();
-    store.expire(AT.after(Duration::from_secs(100))).await.unwrap();
+    store
+        .expire(AT.after(Duration::from_secs(100)), Duration::ZERO)
+        .await
+        .unwrap();
     assert!(remembers(&store, 1) && remembers(&store, 2));
 }
 
-#[tokio::test]
-async fn nothing_is_forgotten_while_a_consumer_recovers() {
+async fn check_recovery(closes: bool) {
     let folder = Folder::new();
     let store = folder.open().unwrap();
     remember(&store, 1).await.unwrap();
     for consumer in ["a", "b"] {
         store.mark_taken(&name(consumer), Position(7)).await.unwrap();
     }
+    if closes {
+        store.close().await.unwrap();
+    }
     drop(store);
     let late = AT.after(Duration::from_secs(100_000));
     let store = folder.open_at(late).unwrap();
-    assert_eq!(store.suspect_until(&name("a")).unwrap(), Some(Position(7)));
-    assert_eq!(store.expire(late).await.unwrap(), 0);
+    assert_eq!(store.taken_before(&name("a")).unwrap(), Some((Position(7), !closes)));
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 0);
     store.recovered(&name("a"));
-    assert_eq!(store.suspect_until(&name("a")).unwrap(), None);
-    assert_eq!(store.expire(late).await.unwrap(), 0);
+    assert_eq!(store.taken_before(&name("a")).unwrap(), None);
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 0);
     assert!(remembers(&store, 1));
     store.recovered(&name("b"));
-    assert_eq!(store.expire(late).await.unwrap(), 1);
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 1);
+    assert!(!remembers(&store, 1));
+}
+
+#[tokio::test]
+async fn nothing_is_forgotten_while_a_consumer_recovers() {
+    check_recovery(false).await;
+}
+
+/// A host that was down for longer than the retention once forgot what it had done above what it then handed back.
+#[tokio::test]
+async fn after_a_clean_stop_too_nothing_is_forgotten_while_a_consumer_recovers() {
+    check_recovery(true).await;
+}
+
+#[tokio::test]
+async fn what_was_done_since_an_unsettled_delivery_is_remembered() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    remember(&store, 1).await.unwrap();
+    let later = AT.after(Duration::from_secs(100));
+    let expire = |unsettled| store.expire(later, Duration::from_secs(unsettled));
+    assert_eq!(expire(20).await.unwrap(), 0);
+    assert_eq!(expire(Duration::MAX.as_secs()).await.unwrap(), 0);
+    assert!(remembers(&store, 1));
+    assert_eq!(expire(1).await.unwrap(), 1);
     assert!(!remembers(&store, 1));
 }
 
@@ -384,7 +646,60 @@ async fn a_consumer_that_never_comes_back_holds_up_one_retention_only() {
     drop(store);
     let late = AT.after(Duration::from_secs(100_000));
     let store = folder.open_at(late).unwrap();
-    assert_eq!(store.expire(late).await.unwrap(), 0);
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 0);
     tokio::time::advance(Duration::from_secs(81)).await;
-    assert_eq!(store.expire(late).await.unwrap(), 1);
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 1);
+}
+
+async fn append(store: &Store, count: u64) {
+    let work = move |batch: &mut Batch<'_>| {
+        for _ in 0..count {
+            batch.append(&name("log"), &Message::default())?;
+        }
+        Ok(())
+    };
+    store.commit(Weight::LIGHT, work).await.unwrap();
+}
+
+/// One that had been renamed once kept its log from being trimmed for ever, and for a retention records from being forgotten.
+#[tokio::test]
+async fn a_consumer_that_is_gone_holds_up_nothing_and_may_come_back() {
+    let folder = Folder::new();
+    let store = folder.open().unwrap();
+    remember(&store, 1).await.unwrap();
+    append(&store, 10).await;
+    for consumer in ["stays", "gone"] {
+        store.start_cursor(&name("log"), &name(consumer)).await.unwrap();
+        store.mark_taken(&name(consumer), Position(9)).await.unwrap();
+    }
+    store.advance_cursor(&name("log"), &name("gone"), 4, 3);
+    store.advance_cursor(&name("log"), &name("stays"), 8, 7);
+    store.close().await.unwrap();
+
+    let keep = plan::Log {
+        age_max: None,
+        bytes_max: 0,
+    };
+    let late = AT.after(Duration::from_secs(200));
+    let store = folder.open_at(late).unwrap();
+    store.recovered(&name("stays"));
+    assert_eq!(store.trim(&name("log"), &keep, late).await.unwrap(), 3);
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 0);
+    store.heed(&BTreeSet::from([(name("log"), name("stays"))]));
+    assert_eq!(store.trim(&name("log"), &keep, late).await.unwrap(), 4);
+    assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 1);
+    store.close().await.unwrap();
+
+    let store = folder.open_at(late).unwrap();
+    let (log, gone) = (name("log"), name("gone"));
+    store.heed(&BTreeSet::from([(log.clone(), gone.clone())]));
+    assert_eq!(store.start_cursor(&log, &gone).await.unwrap(), 4);
+    let all = Room {
+        count: 100,
+        bytes: usize::MAX,
+    };
+    assert_eq!(store.read_log(&log, 4, all).unwrap()[0].number, 8);
+    // It counts again, where it is now.
+    store.advance_cursor(&log, &gone, 9, 1);
+    assert_eq!(store.trim(&log, &keep, late).await.unwrap(), 1);
 }

@@ -15,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::event::key::LaneKey;
 use crate::event::{Headers, Message};
 use crate::ledger::{
-    DeadFilter, DeadId, DeadLetter, DeadLetters, Entry, Error, Known, Ledger, ParkedEvent, ParkedLane, Parking, Read,
-    RecordKey, Redriven, Refused, StateBucket, StateKey, Written,
+    DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPage, DeadPlace, Entry, Error, Known, Ledger, ParkedEvent,
+    ParkedLane, Parking, Read, RecordKey, Redriven, Refused, StateBucket, StateKey, TakenBefore, Written,
 };
 use crate::outcome::{Attempt, Class, Failure, Reason};
 use crate::plan::{self, Name};
@@ -175,7 +175,7 @@ impl Ledger for FakeLedger {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn suspect_until<'a>(&'a self, _: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>> {
+    fn taken_before<'a>(&'a self, _: &'a Name) -> BoxFuture<'a, Result<Option<TakenBefore>, Error>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -229,18 +229,25 @@ impl DeadLetters for FakeLetters {
     fn list<'a>(
         &'a self,
         which: &'a DeadFilter,
-        after: Option<DeadId>,
+        after: Option<DeadPlace>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, Error>> {
+    ) -> BoxFuture<'a, Result<DeadPage, Error>> {
         Box::pin(async move {
             self.up()?;
             let all = self.all();
-            let from = after.map_or(0, |id| all.iter().position(|letter| letter.id == id).unwrap() + 1);
+            let from = after.map_or(0, |place| usize::try_from(place.0).unwrap() + 1);
             let is_meant = |letter: &DeadLetter| {
                 which.consumer.as_ref().is_none_or(|name| *name == letter.consumer)
                     && which.reason.is_none_or(|reason| reason == letter.reason)
             };
-            Ok(all.into_iter().skip(from).filter(is_meant).take(limit).collect())
+            let meant = all.into_iter().enumerate().skip(from);
+            let mut meant = meant.filter(|(_, letter)| is_meant(letter)).peekable();
+            let mut page = DeadPage::default();
+            while let Some((place, letter)) = meant.next_if(|_| page.letters.len() < limit) {
+                page.letters.push(letter);
+                page.next = meant.peek().map(|_| DeadPlace(place as u64));
+            }
+            Ok(page)
         })
     }
 
@@ -278,7 +285,14 @@ impl DeadLetters for FakeLetters {
     }
 
     fn count(&self) -> BoxFuture<'_, Result<Vec<(Name, Reason, u64)>, Error>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(async {
+            self.up()?;
+            let letters = self.all();
+            Ok(letters
+                .into_iter()
+                .map(|letter| (letter.consumer, letter.reason, 1))
+                .collect())
+        })
     }
 }
 

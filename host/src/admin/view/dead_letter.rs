@@ -18,14 +18,15 @@ pub struct DeadLetterPage {
     pub dead_letters: Vec<DeadLetterLine>,
     /// `after` of the next page; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
+    pub next: Option<u64>,
 }
 
 impl DeadLetterPage {
-    pub(crate) fn of(dead_letters: Vec<DeadLetterLine>, limit: usize) -> Self {
-        let last = dead_letters.last().filter(|_| dead_letters.len() == limit);
-        let next = last.map(|letter| letter.id.clone());
-        Self { dead_letters, next }
+    pub(crate) fn of(dead_letters: Vec<DeadLetterLine>, next: Option<ledger::DeadPlace>) -> Self {
+        Self {
+            dead_letters,
+            next: next.map(|place| place.0),
+        }
     }
 }
 

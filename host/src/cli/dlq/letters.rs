@@ -9,7 +9,7 @@ use crate::admin::view::{DeadLetter, DeadLetterLine, DeadLetterPage, Selection};
 use crate::app::dead_letters::{self, Done};
 use crate::cli::client::{Client, NoHost};
 use crate::clock::Clock;
-use crate::ledger::{self, DeadFilter, DeadId, DeadLetters};
+use crate::ledger::{self, DeadFilter, DeadId, DeadLetters, DeadPlace};
 use crate::plan::{LedgerPlace, Plan};
 use crate::store::{Settings, Store};
 
@@ -79,13 +79,17 @@ impl Letters {
         matches!(self, Self::Host(_))
     }
 
-    /// A page of at most `room`, after the one given.
-    pub(super) async fn list(&self, list: &List, after: Option<&str>, room: usize) -> anyhow::Result<DeadLetterPage> {
+    /// A page of at most `room`, after the place given.
+    pub(super) async fn list(&self, list: &List, after: Option<u64>, room: usize) -> anyhow::Result<DeadLetterPage> {
         let limit = room.min(PAGE);
         match self {
             Self::Host(client) => {
+                let after = after.map(|place| place.to_string());
                 client
-                    .get("/api/v1/dead-letters", &query(list, after, &limit.to_string()))
+                    .get(
+                        "/api/v1/dead-letters",
+                        &query(list, after.as_deref(), &limit.to_string()),
+                    )
                     .await
             }
             Self::Ledger(offline) => offline.list(list, after, limit).await,
@@ -123,15 +127,15 @@ impl Letters {
 }
 
 impl Offline {
-    async fn list(&self, list: &List, after: Option<&str>, limit: usize) -> anyhow::Result<DeadLetterPage> {
+    async fn list(&self, list: &List, after: Option<u64>, limit: usize) -> anyhow::Result<DeadLetterPage> {
         let filter = DeadFilter {
             consumer: list.consumer.clone(),
             reason: list.reason,
         };
-        let after = after.map(str::parse).transpose()?;
         let letters = self.letters.as_ref();
-        let lines = dead_letters::list(letters, &filter, after, limit, DeadLetterLine::of).await?;
-        Ok(DeadLetterPage::of(lines, limit))
+        let listed = dead_letters::list(letters, &filter, after.map(DeadPlace), limit, DeadLetterLine::of);
+        let (lines, next) = listed.await?;
+        Ok(DeadLetterPage::of(lines, next))
     }
 
     async fn act(&self, act: Act, selection: &Selection) -> anyhow::Result<Done> {

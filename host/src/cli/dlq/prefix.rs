@@ -83,7 +83,7 @@ pub(super) async fn resolve(letters: &Letters, given: &[Prefix]) -> anyhow::Resu
     };
     let mut after = None;
     loop {
-        let page = letters.list(&every, after.as_deref(), usize::MAX).await?;
+        let page = letters.list(&every, after, usize::MAX).await?;
         for line in &page.dead_letters {
             sought.iter_mut().for_each(|sought| sought.look_at(&line.id));
         }

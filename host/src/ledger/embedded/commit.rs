@@ -44,6 +44,10 @@ pub(super) fn apply(
     }
     let record = batch.record(subject.record.0)?;
     if let Some(refused) = refuse(batch, &subject, record)? {
+        // Other data under the same id is a conflict: it stays until that is a dead letter.
+        if refused == Refused::Done(subject.payload) {
+            leave(batch, &subject)?;
+        }
         return Ok(Err(refused));
     }
     match entry.change {
@@ -155,10 +159,11 @@ fn started(
 fn try_on(batch: &mut Batch<'_>, subject: &Subject, record: Option<Record>, attempts: &Attempts) -> Result<(), Error> {
     let key = rows::record_key(subject.record);
     batch.put(Table::Attempts, key, store::encode(attempts)?);
-    let state = match record {
-        Some(record) => record.state,
-        None if subject.parked.is_some() => RecordState::Parked,
-        None => RecordState::Trying,
+    let is_parked = record.map_or(subject.parked.is_some(), |record| record.state == RecordState::Parked);
+    let state = if is_parked {
+        RecordState::Parked
+    } else {
+        RecordState::Trying
     };
     batch.remember(
         subject.record.0,
@@ -214,6 +219,21 @@ pub(super) fn unpark(batch: &mut Batch<'_>, consumer: &Name, lane: &LaneKey, id:
     let mut lane: Lane = rows::load(batch, Table::Lanes, &key)?.unwrap_or_default();
     lane.waiting = lane.waiting.saturating_sub(1);
     put_lane(batch, key, &lane)
+}
+
+/// Takes an event that is over already out of the parking: nothing else would, and its lane would come back to it for ever. The
+/// dead letter that it was put back from goes with it.
+pub(super) fn leave(batch: &mut Batch<'_>, subject: &Subject) -> Result<(), Error> {
+    let Some(id) = subject.parked else {
+        return Ok(());
+    };
+    let place = rows::parked_key(&subject.consumer, &subject.lane, id);
+    let parked: Option<Parked> = rows::load(batch, Table::Parked, &place)?;
+    if parked.is_none_or(|parked| parked.record != subject.record) {
+        return Ok(());
+    }
+    unpark(batch, &subject.consumer, &subject.lane, id)?;
+    letters::remove_redriven(batch, subject.record, id)
 }
 
 /// Keeps a lane for as long as there is anything to keep. Without dead letters its count starts anew: nobody compares with it.

@@ -10,7 +10,8 @@ use super::commit::{self, Subject};
 use super::rows::{self, Lane, Letter, Ordered, Parked};
 use super::{Embedded, Error};
 use crate::ledger::{
-    DeadFilter, DeadId, DeadLetter, DeadLetters, Output, ParkedId, PayloadHash, Redriven, Refused, Written,
+    DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPage, DeadPlace, Output, ParkedId, PayloadHash, Redriven, Refused,
+    Written,
 };
 use crate::outcome::Reason;
 use crate::plan::Name;
@@ -53,7 +54,7 @@ pub(super) fn bury(batch: &mut Batch<'_>, subject: &Subject, letter: DeadLetter,
 }
 
 /// Writes the dead letter of a conflict: beside the event, whose record stays as it is. Its own id is recorded as well, so that a
-/// redelivery does not bring it back after it was purged.
+/// redelivery does not bring it back after it was purged. If the event came from the parking, it leaves it.
 pub(super) fn conflict(
     batch: &mut Batch<'_>,
     logs: &BTreeSet<Name>,
@@ -61,6 +62,7 @@ pub(super) fn conflict(
     letter: DeadLetter,
     publish: Option<Output>,
 ) -> Stored<Result<Written, Refused>> {
+    commit::leave(batch, subject)?;
     let is_recorded = letter.id != subject.record && batch.record(letter.id.0)?.is_some();
     if is_recorded || load(batch, letter.id)?.is_some() {
         return Ok(Err(Refused::Done(subject.payload)));
@@ -85,6 +87,14 @@ pub(super) fn remove(batch: &mut Batch<'_>, id: DeadId) -> Stored<Option<Letter>
     lane.held_by = lane.held_by.filter(|held_by| *held_by != id);
     commit::put_lane(batch, key, &lane)?;
     Ok(Some(letter))
+}
+
+/// Removes a dead letter if its event was put back to this place.
+pub(super) fn remove_redriven(batch: &mut Batch<'_>, id: DeadId, place: ParkedId) -> Stored<()> {
+    if load(batch, id)?.is_some_and(|letter| letter.parked == Some(place)) {
+        remove(batch, id)?;
+    }
+    Ok(())
 }
 
 /// Puts an event back into its lane. One that was put back already stays where it is, and one that took effect (only an output of it
@@ -182,34 +192,45 @@ fn show(row: &Letter, applied: u64) -> DeadLetter {
     }
 }
 
-fn read(tables: &Tables, id: DeadId) -> Stored<Option<DeadLetter>> {
-    let Some(row) = tables.get(Table::Letters, &id.0)? else {
-        return Ok(None);
-    };
-    let row: Letter = store::decode(&row)?;
+fn load_committed(tables: &Tables, id: DeadId) -> Stored<Option<Letter>> {
+    let row = tables.get(Table::Letters, &id.0)?;
+    row.map(|row| store::decode(&row)).transpose()
+}
+
+fn show_committed(tables: &Tables, row: &Letter) -> Stored<DeadLetter> {
     let lane = rows::lane_key(&row.letter.consumer, &row.letter.lane);
     let lane = tables.get(Table::Lanes, &lane)?;
     let lane: Option<Lane> = lane.map(|lane| store::decode(&lane)).transpose()?;
-    Ok(Some(show(&row, lane.unwrap_or_default().applied)))
+    Ok(show(row, lane.unwrap_or_default().applied))
 }
 
-fn list(tables: &Tables, which: &DeadFilter, after: Option<DeadId>, limit: usize) -> Stored<Vec<DeadLetter>> {
-    let after = after.map(|id| tables.get(Table::Letters, &id.0)).transpose()?.flatten();
-    let after: Option<Letter> = after.map(|row| store::decode(&row)).transpose()?;
-    // A letter that is gone meanwhile was among the oldest: what is left is to be seen from the start.
-    let from = after.map_or(0, |letter| letter.order + 1);
-    let from = rows::number_key(from);
-    let mut letters = Vec::new();
+fn read(tables: &Tables, id: DeadId) -> Stored<Option<DeadLetter>> {
+    let row = load_committed(tables, id)?;
+    row.map(|row| show_committed(tables, &row)).transpose()
+}
+
+fn list(tables: &Tables, which: &DeadFilter, after: Option<DeadPlace>, limit: usize) -> Stored<DeadPage> {
+    let from = rows::number_key(after.map_or(0, |after| after.0.saturating_add(1)));
+    let mut page = DeadPage::default();
+    let mut last = None;
     for row in tables.range(Table::LetterOrder, Bound::Included(&from), &[]) {
-        if letters.len() >= limit {
+        let (key, value) = row?;
+        let ordered: Ordered = store::decode(&value)?;
+        if !matches(which, &ordered) {
+            continue;
+        }
+        if page.letters.len() >= limit {
+            page.next = last;
             break;
         }
-        let ordered: Ordered = store::decode(&row?.1)?;
-        if matches(which, &ordered) {
-            letters.extend(read(tables, ordered.id)?);
+        let place = DeadPlace(rows::read_number(&key)?);
+        // It may be gone since, or have died again, and then its turn comes later.
+        if let Some(row) = load_committed(tables, ordered.id)?.filter(|row| row.order == place.0) {
+            page.letters.push(show_committed(tables, &row)?);
+            last = Some(place);
         }
     }
-    Ok(letters)
+    Ok(page)
 }
 
 fn matches(which: &DeadFilter, ordered: &Ordered) -> bool {
@@ -260,9 +281,9 @@ impl DeadLetters for Embedded {
     fn list<'a>(
         &'a self,
         which: &'a DeadFilter,
-        after: Option<DeadId>,
+        after: Option<DeadPlace>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, Error>> {
+    ) -> BoxFuture<'a, Result<DeadPage, Error>> {
         let which = which.clone();
         let letters = self.store.read_apart(move |tables| list(tables, &which, after, limit));
         Box::pin(async move { Ok(letters.await?) })

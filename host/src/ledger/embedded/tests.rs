@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use crate::broker::Room;
 use crate::clock::{Clock, Timestamp};
 use crate::ledger::suite::{self, Sides, Stop, Subject, entry, name, output, suite};
-use crate::ledger::{Change, Effects, RowId};
-use crate::store::{Settings, Store};
+use crate::ledger::{Change, Effects, PayloadHash, RecordKey, RowId};
+use crate::store::{Batch, Failing, Record, Settings, Store, Weight};
 
 const RETENTION: Duration = Duration::from_secs(80);
 
@@ -70,9 +70,21 @@ impl Subject for Folder {
 
     fn outlive(&mut self) -> BoxFuture<'_, ()> {
         let store = self.store.clone().unwrap();
-        let later = self.at.after(RETENTION * 2);
+        self.at = self.at.after(RETENTION * 2);
+        let now = self.at;
         Box::pin(async move {
-            assert_eq!(store.expire(later).await.unwrap(), 1);
+            assert_eq!(store.expire(now, Duration::ZERO).await.unwrap(), 1);
+        })
+    }
+
+    fn finish_elsewhere(&mut self, record: RecordKey, payload: PayloadHash) -> BoxFuture<'_, ()> {
+        let store = self.store.clone().unwrap();
+        Box::pin(async move {
+            let finish = move |batch: &mut Batch<'_>| {
+                batch.remember(record.0, Record::done(payload.0));
+                Ok(())
+            };
+            store.commit(Weight::LIGHT, finish).await.unwrap();
         })
     }
 }
@@ -117,4 +129,32 @@ async fn a_write_after_the_close_is_unavailable() {
         matches!(refused, Err(crate::ledger::Error::Unavailable(_))),
         "{refused:?}"
     );
+}
+
+/// The same entries came again, were refused as done, and their outputs were never published.
+#[tokio::test]
+async fn a_write_that_fails_and_is_durable_is_answered_as_written() {
+    let mut folder = Folder::new();
+    let sides = folder.open().await;
+    let store = folder.store.clone().unwrap();
+    let effects = Effects {
+        outputs: vec![output("1-0", "log"), output("1-1", "stock")],
+        ..Effects::default()
+    };
+    store.fail_next(Failing::After);
+    let written = sides.write_all(vec![entry(1, Change::Applied(effects.clone()))]).await;
+    let rows: Vec<RowId> = written[0].as_ref().unwrap().rows.clone();
+    let pending = sides.outbox.pending(None, 10).await.unwrap();
+    assert_eq!(pending.iter().map(|row| row.id).collect::<Vec<_>>(), rows);
+    assert_eq!(store.read_log(&name("log"), 0, ROOM).unwrap().len(), 1);
+
+    store.fail_next(Failing::Before);
+    let again = || Arc::new(vec![entry(2, Change::Started)]);
+    let failed = sides.ledger.write(again()).await;
+    assert!(
+        matches!(failed, Err(crate::ledger::Error::Unavailable(_))),
+        "{failed:?}"
+    );
+    let written = sides.ledger.write(again()).await.unwrap();
+    assert_eq!(written[0].as_ref().unwrap().started, 1);
 }

@@ -22,6 +22,7 @@ use crate::event::{Event, Message, codec};
 use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, Outbox};
 use crate::metrics::{self, Counts, Metrics};
+use crate::pipeline::ages::Ages;
 use crate::pipeline::{Happening, Left, Parts, Pipeline, relay};
 use crate::plan::{self, BrokerKind, ContentMode, Name, Place, Template, TemplatePart};
 use crate::store::{Settings, Store};
@@ -103,6 +104,7 @@ impl Stage {
             ledger: failing.clone(),
             parking: failing,
             relays,
+            ages: Arc::new(Ages::since(clock.now())),
             quarantine: Arc::default(),
             metrics: consumer.clone(),
             feed: self.feed.clone(),
@@ -327,7 +329,7 @@ impl Stage {
     /// The dead letters, oldest first.
     pub(super) async fn dead(&self) -> Vec<DeadLetter> {
         let all = DeadFilter::default();
-        self.ledger().list(&all, None, 1_000).await.unwrap()
+        self.ledger().list(&all, None, 1_000).await.unwrap().letters
     }
 
     /// Waits for so many dead letters.
