@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use self::guard::Guard;
 use self::refusal::Refusal;
 use crate::app::Host;
+use crate::broker::http::connections::Bounded;
 use crate::plan;
 
 /// Bytes of one request body. A batch of 500 events of 16 KiB fits; the largest event that brokers take by default is 1 MiB.
@@ -40,6 +41,11 @@ pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 const PUBLISHING_MAX: usize = 16;
 /// Watchers at once; what is over gets 503.
 const WATCHING_MAX: usize = 64;
+/// Connections at once; further ones wait. Watchers and probes have theirs, and there is room for people.
+const CONNECTIONS_MAX: usize = 256;
+/// A connection is closed when nothing has come or gone for this long, or when twice this has passed without an answer. Longer than any
+/// request lasts and than clients keep idle connections; watchers are sent something more often.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The admin API can't start.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +117,7 @@ impl Door {
         } = self;
         let (stopping, stopped) = watch::channel(false);
         let router = router(Api::new(host, stopped.clone()), Guard::new(token, address));
+        let listener = Bounded::new(listener, CONNECTIONS_MAX, IDLE_TIMEOUT);
         let service = axum::serve(listener, router).with_graceful_shutdown(until(stopped));
         let task = tokio::spawn(service.into_future());
         tracing::info!(%address, "the admin API listens");

@@ -24,6 +24,7 @@ use crate::ledger::embedded::Embedded;
 use crate::ledger::{self, Outbox, Row};
 use crate::metrics;
 use crate::metrics::Metrics;
+use crate::pipeline::ages::Ages;
 use crate::pipeline::quarantine::Quarantine;
 use crate::pipeline::relay::{self, Relay};
 use crate::pipeline::{self, Left, Pipeline};
@@ -167,8 +168,13 @@ impl Prepared {
         let relay = start_relays(relay, ledger.as_ref(), &mut relays).await?;
 
         let mut parts = Vec::new();
+        let ages: Vec<Arc<Ages>> = plan
+            .consumers
+            .iter()
+            .map(|_| Arc::new(Ages::since(clock.now())))
+            .collect();
         let quarantine = Arc::new(Quarantine::default());
-        for (name, consumer) in &plan.consumers {
+        for ((name, consumer), ages) in plan.consumers.iter().zip(&ages) {
             let (Some(handler), Some(broker)) = (handlers.get(name), brokers.get(&consumer.reads.broker.name)) else {
                 continue;
             };
@@ -179,6 +185,7 @@ impl Prepared {
                 ledger: ledger.clone(),
                 parking: ledger.clone(),
                 relays: relay.clone(),
+                ages: ages.clone(),
                 quarantine: quarantine.clone(),
                 metrics: metrics.consumer(name),
                 feed: feed.clone(),
@@ -202,7 +209,7 @@ impl Prepared {
             Some(door) => Some(serve_ingress(door, &host).await),
             None => None,
         };
-        let sweeper = tokio::spawn(sweep(store.clone(), plan, clock.clone()));
+        let sweeper = tokio::spawn(sweep(store.clone(), plan, ages, clock.clone()));
         Ok(App {
             host,
             ingress,
@@ -238,12 +245,13 @@ impl App {
     pub async fn drain(mut self) -> Idle {
         let grace = self.host.plan.host.grace;
         let deadline = self.clock.now() + grace;
-        if let Some(ingress) = self.ingress.take() {
-            ingress.stop(grace).await;
-        }
         let mut drains = JoinSet::new();
         for (name, pipeline) in self.pipelines {
             drains.spawn(async move { (name, pipeline.drain(deadline).await) });
+        }
+        // All at once: a client that is slow with its request takes nothing from the time of the consumers.
+        if let Some(ingress) = self.ingress.take() {
+            ingress.stop(grace).await;
         }
         let mut left = BTreeMap::new();
         for (name, consumer) in drains.join_all().await {
@@ -460,12 +468,14 @@ async fn open(host: Weak<Host>, stream: Arc<Stream>) {
 }
 
 /// Drops what is too old, every few seconds.
-async fn sweep(store: Arc<Store>, plan: Arc<Plan>, clock: Clock) {
+async fn sweep(store: Arc<Store>, plan: Arc<Plan>, ages: Vec<Arc<Ages>>, clock: Clock) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
         let now = clock.wall();
-        if let Err(error) = store.expire(now, Duration::ZERO).await {
+        // What came after a delivery that is not settled may come again with it, and must be known then.
+        let oldest = ages.iter().map(|ages| ages.oldest(clock.now())).max();
+        if let Err(error) = store.expire(now, oldest.unwrap_or_default()).await {
             warn!(error = %error, "old records could not be dropped: trying again");
         }
         for stream in plan.streams.values() {

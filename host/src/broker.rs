@@ -72,10 +72,16 @@ pub struct Promises {
     pub goes_back: bool,
 }
 
+/// How soon and how often a source says that there is nothing more, at least.
+pub const QUIET: Duration = Duration::from_secs(5);
+
 /// The half of a subscription that takes.
 pub trait Source: Send {
     /// Waits for at least one delivery and returns what there is, at most `room`, in the broker's order, each position
     /// once (a redelivery of what is still unsettled here is absorbed; one of what was settled is settled again).
+    ///
+    /// Returns nothing to say that the broker answers and that everything there was has been given, within [`QUIET`] after that became
+    /// so, and then again as often. It says so only if it knows: a broker that is silent is not quiet.
     ///
     /// From here until it is settled, a delivery's acknowledgement deadline is kept alive by the source.
     ///

@@ -13,10 +13,11 @@ pub mod publish;
 pub mod run;
 pub mod schema;
 pub mod tail;
+pub mod unknown;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +25,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Loaded, Problems};
+use crate::event::codec;
+use crate::plan::{Name, Plan};
 use crate::{admin, app, ledger, plugin};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -133,6 +136,13 @@ impl Global {
         Ok(loaded)
     }
 
+    /// Warns of a consumer that was named and is not in the config.
+    fn warn_of_unknown(&self, consumer: Option<&Name>, plan: &Plan) {
+        if let Some(warning) = consumer.and_then(|name| unknown::consumer(name, plan)) {
+            complain(&warning);
+        }
+    }
+
     /// Prints why a command failed, and says what the process ends with: 2 if config or arguments are wrong, else 1.
     #[must_use]
     pub fn report(&self, error: &anyhow::Error) -> ExitCode {
@@ -141,7 +151,7 @@ impl Global {
         } else if let Some(refused) = error.downcast_ref::<check::Refused>() {
             (1, self.told("plugins", refused))
         } else {
-            (1, self.failed(error))
+            (if error.is::<unknown::Stream>() { 2 } else { 1 }, self.failed(error))
         };
         complain(&text);
         ExitCode::from(exit)
@@ -166,15 +176,41 @@ impl Global {
 }
 
 /// The heading in `docs/errors.md`, if it has one for this.
-fn code(error: &anyhow::Error) -> Option<&'static str> {
-    let code = |cause: &(dyn std::error::Error + 'static)| {
-        let app = cause.downcast_ref().map(app::Error::code);
-        let admin = || cause.downcast_ref().map(admin::Error::code);
-        let ledger = || cause.downcast_ref().map(ledger::Error::code);
-        let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
-        app.or_else(admin).or_else(ledger).or_else(engine)
-    };
-    error.chain().find_map(code)
+fn code(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(refused) = cause.downcast_ref::<client::Refused>() {
+            return Some(refused.code.clone());
+        }
+        if let Some(stopped) = cause.downcast_ref::<publish::Stopped>() {
+            return stopped.code();
+        }
+        known_code(cause).map(str::to_owned)
+    })
+}
+
+fn known_code(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let app = cause.downcast_ref().map(app::Error::code);
+    let admin = || cause.downcast_ref().map(admin::Error::code);
+    let ledger = || cause.downcast_ref().map(ledger::Error::code);
+    let event = || cause.downcast_ref().map(codec::Error::code);
+    let engine = || cause.is::<plugin::EngineError>().then_some(plugin::EngineError::CODE);
+    let host = || cause.is::<client::NoHost>().then_some(client::NoHost::CODE);
+    let stream = || cause.is::<unknown::Stream>().then_some(unknown::Stream::CODE);
+    let letter = || cause.downcast_ref().map(dlq::prefix::Unclear::code);
+    let ours = || host().or_else(stream).or_else(letter);
+    app.or_else(admin)
+        .or_else(ledger)
+        .or_else(event)
+        .or_else(engine)
+        .or_else(ours)
+}
+
+/// What has to follow a command that people are told to run, so that it means the same config.
+fn config_option(config: &Path) -> String {
+    match config.display().to_string() {
+        default if default == "tidegate.toml" => String::new(),
+        other => format!(" --config {}", printed::line(&other)),
+    }
 }
 
 /// Prints lines for people or programs to stdout. A closed pipe is no failure: whoever reads has seen enough.

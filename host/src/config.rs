@@ -25,7 +25,9 @@ use self::read::{At, Reader, Written};
 use self::sheet::Sheet;
 use crate::plan::Plan;
 
+pub(crate) use self::nearest::nearest;
 pub use self::problem::{Code, Place, Problem, Problems, Severity};
+pub(crate) use self::prove::locate_plugin;
 pub use self::quantity::{show_period, show_size};
 pub use self::schema::schema;
 
@@ -57,7 +59,7 @@ pub fn parse(text: &str, origin: &Path, env: &dyn Fn(&str) -> Option<String>) ->
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // A table that was only half understood would give problems that are none.
-        sheet.conceal_by_key();
+        sheet.conceal_values();
         for error in errors {
             let span = error.span().unwrap_or_default();
             sheet.error(Code::Syntax, &span, error.message());

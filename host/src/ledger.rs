@@ -57,12 +57,11 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>, Error>>;
 
-    /// The position up to which deliveries of a consumer may have been taken by a host that stopped uncleanly: events up to it are
-    /// attempted with a record written first.
+    /// What an earlier host may have taken of a consumer's stream; `None` if there was none, or since [`Ledger::recovered`].
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>>;
+    fn taken_before<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<TakenBefore>, Error>>;
 
     /// The consumer has been through everything that it may have had in hand when an earlier host stopped, cleanly or not: old
     /// records may go again. To be called once after every start.
@@ -241,6 +240,31 @@ impl PayloadHash {
     pub fn of(data: Option<&Bytes>) -> Self {
         Self(data.map_or(0, |data| xxhash_rust::xxh3::xxh3_64(data) | 1))
     }
+
+    /// The hash of a whole message, of which no data is known.
+    #[must_use]
+    pub fn of_message(message: &Message) -> Self {
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        let headers = message.headers.iter();
+        let headers = headers.flat_map(|(name, value)| [name.as_bytes(), value]);
+        for part in std::iter::once(message.subject.as_bytes())
+            .chain(headers)
+            .chain([message.payload.as_ref()])
+        {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(hasher.digest())
+    }
+}
+
+/// What an earlier host may have taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenBefore {
+    /// No position above this.
+    pub upto: Position,
+    /// Whether it may have died of it: such events are attempted with a record written first.
+    pub is_suspect: bool,
 }
 
 /// What the ledger knows of an event.

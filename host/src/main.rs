@@ -10,7 +10,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logs::start(cli.global.log_format, cli.command.log_level());
     let ended = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(cli.command.run(&cli.global)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(cli.command.run(&cli.global));
+            // What still computes on its threads, a plugin being compiled say, is of no use to anybody any more.
+            runtime.shutdown_background();
+            ended
+        }
         Err(error) => Err(error.into()),
     };
     match ended {

@@ -15,6 +15,7 @@
     reason = "events are large and change hands often: in a box they move as a pointer"
 )]
 
+pub mod ages;
 mod arrival;
 pub mod attempt;
 pub mod backoff;
@@ -72,6 +73,8 @@ pub struct Parts {
     pub parking: Arc<dyn Parking>,
     /// The relays of all streams that it may write, by name. Streams without one are logs in the ledger's own store.
     pub relays: HashMap<Name, relay::Relay>,
+    /// How long its deliveries have been unsettled.
+    pub ages: Arc<ages::Ages>,
     /// Held by whatever must run alone in this host.
     pub quarantine: Arc<quarantine::Quarantine>,
     /// What it counts.

@@ -32,8 +32,8 @@ pub type Encode = fn(&Event, &plan::Stream) -> Result<Message, String>;
 
 /// Runs attempts of one consumer's plugin. One per consumer; tasks share it.
 pub trait Handler: Send + Sync {
-    /// Runs one attempt to its end. Never panics and never outlives `call.deadline` by more than 50 ms: whatever the guest does ends
-    /// as an [`Outcome`] of this one event.
+    /// Runs one attempt to its end. Never panics, and never outlives `call.deadline` and the time it waited for an instance by more
+    /// than 50 ms: whatever the guest does ends as an [`Outcome`] of this one event.
     ///
     /// # Cancellation
     /// Safe: the instance is dropped, its effects vanish.
@@ -49,7 +49,8 @@ pub struct Call<'a> {
     pub event: &'a Event,
     /// Counted from 1, over restarts.
     pub attempt: u32,
-    /// When the attempt must have ended.
+    /// When the attempt must have ended, if it has an instance at once. One is waited for until then, and what was waited is added:
+    /// the guest has its whole time.
     pub deadline: Instant,
     /// The event's ordering key, as text where it is text.
     pub key: &'a str,

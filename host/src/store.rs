@@ -272,15 +272,16 @@ impl Store {
         lock(&self.shared.recovering).remove(consumer);
     }
 
-    /// The mark a consumer left, if the last stop was unclean.
+    /// The mark a consumer left, until it has [`recovered`](Self::recovered), and whether the last stop was unclean.
     ///
     /// # Errors
     /// [`Error::Unavailable`]
-    pub(crate) fn suspect_until(&self, consumer: &Name) -> Result<Option<Position>, Error> {
-        if !self.shared.unclean || !lock(&self.shared.recovering).contains(consumer) {
+    pub(crate) fn taken_before(&self, consumer: &Name) -> Result<Option<(Position, bool)>, Error> {
+        if !lock(&self.shared.recovering).contains(consumer) {
             return Ok(None);
         }
-        self.read(|tables| tables.mark(consumer))
+        let mark = self.read(|tables| tables.mark(consumer))?;
+        Ok(mark.map(|upto| (upto, self.shared.unclean)))
     }
 
     /// Durably notes that a consumer may take positions up to this one. A mark never goes back.

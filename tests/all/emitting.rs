@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use tidegate::event::key::LaneKey;
-use tidegate::event::{Extension, Value};
+use tidegate::event::{Event, Extension, Value};
 use tidegate::ledger::RecordKey;
 use tidegate::outcome::{Class, Outcome};
 use tidegate::plan::Name;
@@ -59,10 +59,7 @@ async fn an_output_has_what_the_host_knows_of_it() {
 async fn a_chain_keeps_its_correlation() {
     let plugin = try_load(consumer(build("plain"))).await.unwrap();
     let mut event = event("context", "");
-    event.extensions.push(Extension {
-        name: "correlationid".to_owned(),
-        value: Value::String("c9".to_owned()),
-    });
+    event.extensions.push(extension("correlationid", "c9"));
     let done = call(&plugin, &event, &State::default()).await;
     let (lines, data) = said(&done);
     assert!(lines.contains(&"correlationid=c9".to_owned()), "{lines:?}");
@@ -101,6 +98,66 @@ async fn a_draft_that_can_not_be_written_there_is_invalid() {
     assert!(
         failed.message.contains("Invalid(\"it can't be written there\")"),
         "{failed:?}"
+    );
+}
+
+fn extension(name: &str, value: &str) -> Extension {
+    Extension {
+        name: name.to_owned(),
+        value: Value::String(value.to_owned()),
+    }
+}
+
+/// Echoes an event that is no good output; the plugin is told why.
+async fn check_invalid(event: Event, reason: &str) {
+    let plugin = try_load(consumer(build("plain"))).await.unwrap();
+    let failed = failure(call(&plugin, &event, &State::default()).await);
+    assert!(failed.message.contains("Invalid("), "{failed:?}");
+    assert!(failed.message.contains(reason), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_draft_that_no_reader_would_take_is_invalid() {
+    let with = |change: &dyn Fn(&mut Event)| {
+        let mut event = event("echo", "");
+        event.extensions.clear();
+        change(&mut event);
+        event
+    };
+    check_invalid(with(&|event| event.dataschema = Some("a b".to_owned())), "white space").await;
+    check_invalid(with(&|event| event.subject = Some(String::new())), "subject").await;
+    check_invalid(with(&|event| event.subject = Some("a\nb".to_owned())), "control").await;
+    for (name, value, reason) in [
+        ("Region", "eu", "Region"),
+        ("", "eu", "no attribute name"),
+        ("source", "eu", "can't be set"),
+        ("big", &"x".repeat(65 << 10), "too large"),
+    ] {
+        check_invalid(with(&|event| event.extensions = vec![extension(name, value)]), reason).await;
+    }
+    let twice = vec![extension("a", "1"), extension("a", "2")];
+    check_invalid(with(&|event| event.extensions = twice.clone()), "twice").await;
+}
+
+/// It was compared each with each: a minute of a worker's time, in a call that nothing interrupts.
+#[tokio::test]
+async fn a_flood_of_extensions_is_refused_by_its_count() {
+    let mut flood = event("echo", "");
+    flood.extensions = (0..60_000).map(|n| extension(&format!("a{n}"), "")).collect();
+    check_invalid(flood, "60000 extensions are more than 128").await;
+}
+
+#[tokio::test]
+async fn an_output_is_not_refused_for_what_it_is_given() {
+    let plugin = try_load(consumer(build("plain"))).await.unwrap();
+    let mut event = event("echo", "");
+    event.id = "x".repeat(60 << 10);
+    let done = call(&plugin, &event, &State::default()).await;
+    let (lines, _) = said(&done);
+    let has = |name: &str| lines.iter().any(|line| line.starts_with(&format!("{name}=")));
+    assert!(
+        has("causationid") && has("traceparent") && !has("correlationid"),
+        "{lines:?}"
     );
 }
 

@@ -240,6 +240,9 @@ async fn a_panic_is_a_trap_with_its_text_and_its_place() {
             .all(|name| !name.contains("_ZN") && !name.starts_with("_R")),
         "{names:?}"
     );
+    let message = failure(attempted).message;
+    assert!(message.starts_with("panicked at "), "{message}");
+    assert!(!message.contains("RUST_BACKTRACE"), "{message}");
 }
 
 #[tokio::test]
@@ -281,6 +284,20 @@ async fn an_event_without_a_free_instance_waits_and_is_not_blamed() {
         "{not_run:?}"
     );
     assert_eq!(run, Outcome::Succeeded);
+}
+
+/// What it had waited for an instance was taken from its own time, and it was blamed for running out of it.
+#[tokio::test]
+async fn an_events_time_begins_when_it_has_its_instance() {
+    let engine = engine_with_room(1);
+    let plugin = try_load_into(&engine, consumer(build("hostile"))).await.unwrap();
+    let (state, sleeping) = (State::default(), event("sleep", ""));
+    let first = call_within(&plugin, &sleeping, &state, Duration::from_millis(300));
+    let limit = Duration::from_millis(400);
+    let second = call_within(&plugin, &sleeping, &state, limit);
+    let (_, waited) = futures_util::future::join(first, second).await;
+    assert!(waited.duration >= limit, "it had {:?} of {limit:?}", waited.duration);
+    assert_eq!(failure(waited).class, Class::TimeLimit);
 }
 
 #[tokio::test]

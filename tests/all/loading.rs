@@ -9,11 +9,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use tidegate::outcome::Class;
+use tidegate::outcome::{Class, Outcome};
 use tidegate::plan::Consumer;
 use tidegate::plugin::{Grant, Handler, LoadError, Need, inspect};
 use tidegate_tests::guests::{assemble, build};
-use tidegate_tests::plugins::{State, cache, call, consumer, event, failure, try_load};
+use tidegate_tests::plugins::{
+    State, cache, call, consumer, engine_with_room, event, failure, try_load, try_load_into,
+};
 
 /// The plugin must be refused under this code, with these words in the text.
 async fn check(consumer: Consumer, code: &str, words: &[&str]) -> LoadError {
@@ -132,6 +134,14 @@ async fn a_plugin_that_can_not_start_is_refused() {
     check(of("start-loops"), "plugin-start-failed", &["(time-limit)"]).await;
     let words = ["131072000", "limits.memory is 67108864"];
     check(of("starts-large"), "plugin-needs-memory", &words).await;
+}
+
+/// The pool had 8 tables and 2 memories for each instance, all told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_of_the_most_parts_starts_where_there_is_room_for_one_instance() {
+    let plugin = try_load_into(&engine_with_room(1), of("many-tables")).await.unwrap();
+    let done = call(&plugin, &event("x", ""), &State::default()).await;
+    assert_eq!(done.outcome, Outcome::Succeeded);
 }
 
 /// A guest that breaks the rules of the boundary must trap, with these words, and leave the host as it was.

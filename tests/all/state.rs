@@ -191,6 +191,35 @@ async fn many_keys_are_read_in_one_call() {
 }
 
 #[tokio::test]
+async fn many_keys_are_written_and_deleted_in_one_call() {
+    let state = State::default();
+    let script = ["set-many 3 a b", "delete-many b c"];
+    let effects = check(&state, &script, &["Ok(())", "Ok(())"]).await;
+    let deleted = ["b", "c"].map(|key| StateWrite::Delete(key_of(key)));
+    assert_eq!(effects.writes[0], set("a", "3"));
+    assert_eq!(effects.writes[1..], deleted);
+}
+
+#[tokio::test]
+async fn more_keys_than_one_call_may_have_are_an_error_for_the_guest() {
+    let keys = |count| vec!["k"; count].join(" ");
+    let script = |count| ["get-many", "set-many 1", "delete-many"].map(|step| format!("{step} {}", keys(count)));
+    let refused = "Err(Error::Other(\"1001 keys in one call: at most 1000 are allowed\"))";
+    let too_many = script(1001);
+    let effects = check(
+        &State::default(),
+        &too_many.each_ref().map(String::as_str),
+        &[refused; 3],
+    )
+    .await;
+    assert_eq!(effects.writes, []);
+    let enough = script(1000);
+    let none = format!("{:?}", vec![None::<()>; 1000]);
+    let answers = [none.as_str(), "Ok(())", "Ok(())"];
+    check(&State::default(), &enough.each_ref().map(String::as_str), &answers).await;
+}
+
+#[tokio::test]
 async fn names_out_of_bounds_are_errors_for_the_guest() {
     let long = "k".repeat(1025);
     let state = State::default();

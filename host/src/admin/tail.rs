@@ -1,8 +1,13 @@
 //! What becomes of events, as it happens: one JSON object per line, until the client leaves or the API stops.
 //!
+//! While nothing happens, an empty line is sent from time to time: neither we nor what stands between take the connection for a dead one,
+//! and a client that is gone without a word is noticed.
+//!
 //! A client that falls behind misses the oldest happenings and is told how many; it never slows the host down.
 
 use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -16,6 +21,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::sleep;
 
 use super::view::{Outcome, Problem, TailLine};
 use super::{Api, Refusal};
@@ -23,6 +29,9 @@ use crate::pipeline::Happening;
 
 /// Bytes of lines sent at once: enough that a busy host does not send line by line.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Without a happening for this long, an empty line is sent: proxies usually close what is silent for 60 s.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// Which happenings to show.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -45,7 +54,7 @@ impl Watched {
 
 /// Shows what becomes of events from now on, one JSON object per line.
 #[utoipa::path(get, path = "/api/v1/tail", tag = "status", params(Watched), responses(
-    (status = 200, description = "a line per happening, or a count of missed ones", content_type = "application/x-ndjson", body = TailLine),
+    (status = 200, description = "a line per happening, or a count of missed ones; an empty line while nothing happens", content_type = "application/x-ndjson", body = TailLine),
     (status = 400, description = "a parameter makes no sense", body = Problem),
     (status = 503, description = "too many are watching", body = Problem),
 ))]
@@ -88,10 +97,16 @@ impl Watch {
     /// The next lines: waits for one and takes what else there is. `None` at the end.
     async fn chunk(&mut self) -> Option<Bytes> {
         let mut chunk = BytesMut::new();
+        // Of what is sent, not of what happens: most of it may be of no interest to this client.
+        let mut quiet = pin!(sleep(QUIET));
         while chunk.is_empty() {
             let received = tokio::select! {
                 received = self.feed.recv() => received,
                 () = super::until(self.stopped.clone()) => return None,
+                () = &mut quiet => {
+                    chunk.put_u8(b'\n');
+                    break;
+                }
             };
             match received {
                 Ok(happening) => self.add(&mut chunk, happening),
@@ -125,4 +140,30 @@ fn write_line(chunk: &mut BytesMut, line: &TailLine) {
     // Strings and numbers into memory: this can't fail.
     let _ = serde_json::to_writer(chunk.writer(), line);
     chunk.put_u8(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::StreamExt as _;
+    use tokio::sync::{Semaphore, broadcast};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_host_sends_an_empty_line_from_time_to_time() {
+        let (_happens, feed) = broadcast::channel(1);
+        let (_stop, stopped) = watch::channel(false);
+        let watch = Watch {
+            feed,
+            stopped,
+            watched: Watched::default(),
+            _permit: Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap(),
+        };
+        let mut chunks = pin!(watch.chunks());
+        for _ in 0..2 {
+            assert_eq!(chunks.next().await, Some(Ok(Bytes::from_static(b"\n"))));
+        }
+    }
 }

@@ -20,6 +20,7 @@ use super::{Door, Serving};
 use crate::app::{Host, host};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
+use crate::pipeline::ages::Ages;
 use crate::pipeline::{self, Happening, Pipeline};
 use crate::plan::{Name, Plan, Secret};
 use crate::{config, plan};
@@ -74,6 +75,7 @@ impl Running {
             ledger: ledger.clone(),
             parking: ledger.clone(),
             relays: HashMap::new(),
+            ages: Arc::new(Ages::since(Clock::system().now())),
             quarantine: Arc::default(),
             metrics: metrics.consumer(&name),
             feed: feed.clone(),

@@ -1,5 +1,7 @@
 //! A running host as its doors see it: what there is, how it fares, and the few things that can be asked of it.
 
+mod reopening;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,12 +9,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use self::reopening::Reopening;
 use super::dead_letters::{self, Done, Which};
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
 use crate::event::codec;
 use crate::ledger::{
-    self, DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPlace, Ledger, RecordKey, StateBucket, StateKey,
+    self, DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPlace, Ledger, PayloadHash, RecordKey, StateBucket, StateKey,
 };
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::relay::Relay;
@@ -152,7 +155,7 @@ impl Host {
         self.feed.subscribe()
     }
 
-    /// The publisher of a stream, opened at the first use.
+    /// The publisher of a stream, opened at the first use, and again when its stream turns out not to be as it was.
     ///
     /// # Errors
     /// What opening it says.
@@ -167,7 +170,7 @@ impl Host {
                 broker: stream.broker.name.clone(),
                 reason: "it is not part of this host".to_owned(),
             })?;
-        let publisher = broker.publisher(stream.clone()).await?;
+        let publisher: Arc<dyn Publisher> = Arc::new(Reopening::open(broker.clone(), stream.clone()).await?);
         self.publishers().insert(stream.name.clone(), publisher.clone());
         Ok(publisher)
     }
@@ -218,8 +221,8 @@ impl Host {
         }
     }
 
-    /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id
-    /// within the broker's window publishes it once.
+    /// Puts events on a stream; returns when its broker has all of them. Whoever publishes an event again under the same source and id,
+    /// with the same data, within the broker's window publishes it once.
     ///
     /// # Errors
     /// [`PublishError`]; of several events, those before the one at fault may have been taken.
@@ -231,8 +234,10 @@ impl Host {
         let mut batch = Vec::with_capacity(events.len());
         for event in events {
             let record = RecordKey::of(&name, event);
+            // With its data: what has other data under the same id is no repetition, and its consumers are to see that.
+            let PayloadHash(data) = PayloadHash::of(event.data.as_ref());
             batch.push(Outgoing {
-                id: record.to_string().into(),
+                id: format!("{record}-{data:016x}").into(),
                 key: event.subject.as_deref().unwrap_or(&event.id).as_bytes().into(),
                 message: codec::encode(event, stream)?,
             });

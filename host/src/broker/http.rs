@@ -3,6 +3,8 @@
 //! The two are each other's counterpart: what [`webhook`] sends, [`ingress`] of another host takes, with all headers and
 //! extensions.
 
+pub(crate) mod bearer;
+pub(crate) mod connections;
 pub mod ingress;
 pub mod webhook;
 

@@ -72,6 +72,7 @@ macro_rules! broker_suite {
             a_held_delivery_does_not_come_again,
             a_repeated_id_is_one_message,
             a_dropped_next_loses_nothing,
+            a_source_says_when_it_is_quiet,
             too_large_is_refused,
             nothing_is_lost_while_the_broker_is_away,
         );
@@ -301,6 +302,19 @@ pub async fn a_dropped_next_loses_nothing(stand: &dyn Stand) {
     assert_eq!(numbers(&taken), Vec::from_iter(0..300));
 }
 
+/// A source says that it has given everything, when there never was anything and after what there was.
+pub async fn a_source_says_when_it_is_quiet(stand: &dyn Stand) {
+    let host = Host::start(stand).await;
+    let mut reader = host.read("reader").await;
+    reader.expect_quiet().await;
+    host.publish_numbers(0..3).await;
+    let taken = reader.take(3).await;
+    assert_eq!(numbers(&taken), [0, 1, 2]);
+    reader.expect_quiet().await;
+    reader.settle(taken, Settlement::Done).await;
+    reader.expect_quiet().await;
+}
+
 /// A message over the limit is refused for good, and those beside it are not.
 pub async fn too_large_is_refused(stand: &dyn Stand) {
     let host = Host::start(stand).await;
@@ -486,6 +500,18 @@ impl Reader {
         taken
     }
 
+    /// The source says that there is nothing more.
+    pub async fn expect_quiet(&mut self) {
+        let batch = timeout(super::QUIET, self.source.next(ROOM))
+            .await
+            .expect("the source says that it is quiet");
+        assert_eq!(
+            numbers(&batch.expect("the broker is there")),
+            Vec::<u64>::new(),
+            "nothing more"
+        );
+    }
+
     /// Takes until there are so many, through errors of a broker that is on its way back.
     pub async fn take_in_the_end(&mut self, count: usize, taken: &mut Vec<Delivery>) {
         let mut latest = None;
@@ -517,15 +543,25 @@ impl Reader {
 
     /// Nothing may come now.
     pub async fn expect_nothing(&mut self, when: &str) {
-        if let Ok(batch) = timeout(QUIET, self.source.next(ROOM)).await {
+        if let Ok(batch) = timeout(QUIET, self.some()).await {
             panic!("{when} came {:?}", batch.map(|batch| numbers(&batch)));
         }
     }
 
     /// Nothing may come for so long.
     pub async fn expect_nothing_for(&mut self, time: Duration) {
-        if let Ok(batch) = timeout(time, self.source.next(ROOM)).await {
+        if let Ok(batch) = timeout(time, self.some()).await {
             panic!("came again while it was held: {:?}", batch.map(|batch| numbers(&batch)));
+        }
+    }
+
+    /// The next batch that is not empty, or error.
+    async fn some(&mut self) -> Result<Vec<Delivery>, Error> {
+        loop {
+            match self.source.next(ROOM).await {
+                Ok(batch) if batch.is_empty() => {}
+                other => return other,
+            }
         }
     }
 }

@@ -6,9 +6,11 @@ use std::fmt;
 
 use serde::Serialize;
 
-use self::summary::{ConsumerSummary, Summary};
-use super::{Global, say};
+use self::summary::{ConsumerSummary, Summary, Warnings};
+use super::inspect::{emits, inspect};
+use super::{Global, complain, say};
 use crate::clock::Clock;
+use crate::config::Severity;
 use crate::event::{Event, Message};
 use crate::plan::{Name, Stream};
 use crate::plugin::{self, Engine, Handler, LoadError, Settings};
@@ -43,6 +45,38 @@ impl fmt::Display for Refused {
     }
 }
 
+/// A plugin that fits its consumer, and will hardly do what is meant.
+#[derive(Debug, Serialize)]
+struct Doubt {
+    code: &'static str,
+    severity: Severity,
+    consumer: Name,
+    message: String,
+}
+
+impl Doubt {
+    const WRITES_NOWHERE: &str = "plugin-writes-nowhere";
+
+    fn writes_nowhere(consumer: &Name) -> Self {
+        Self {
+            code: Self::WRITES_NOWHERE,
+            severity: Severity::Warning,
+            consumer: consumer.clone(),
+            message: "its plugin emits events (it imports tidegate:plugin/outbox), and it has no `writes`: every emit will fail; add `writes = \"STREAM\"`".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "warning[{}]: consumer {}: {}",
+            self.code, self.consumer, self.message
+        )
+    }
+}
+
 /// Proves the config, then each plugin.
 ///
 /// # Errors
@@ -56,17 +90,29 @@ pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
     let engine = Engine::new(&Settings::of(&loaded.plan))?;
     let clock = Clock::system();
     let mut proven = Vec::new();
-    let mut refused = Vec::new();
+    let (mut refused, mut doubts) = (Vec::new(), Vec::new());
     for consumer in loaded.plan.consumers.values() {
         match plugin::load(&engine, consumer, &clock, not_emitted).await {
-            Ok(plugin) => proven.push(ConsumerSummary::of(consumer, plugin.revision().to_string())),
+            Ok(plugin) => {
+                proven.push(ConsumerSummary::of(consumer, plugin.revision().to_string()));
+                if consumer.writes.is_empty() && emits(&inspect(&consumer.plugin).await?) {
+                    doubts.push(Doubt::writes_nowhere(&consumer.name));
+                }
+            }
             Err(error) => refused.push(RefusedPlugin::of(&consumer.name, &error)),
         }
     }
     if !refused.is_empty() {
         return Err(Refused(refused).into());
     }
-    let summary = Summary::of(&loaded.plan, proven, &loaded.warnings, &global.config);
+    for doubt in &doubts {
+        complain(&doubt.to_string());
+    }
+    let warnings = Warnings {
+        config: &loaded.warnings,
+        plugins: &doubts,
+    };
+    let summary = Summary::of(&loaded.plan, proven, warnings, &global.config);
     let text = if global.json {
         serde_json::to_string(&summary)?
     } else {
@@ -94,6 +140,18 @@ fn not_emitted(_: &Event, _: &Stream) -> Result<Message, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plugin_that_emits_to_nowhere_is_told() {
+        crate::documented::documented(&[Doubt::WRITES_NOWHERE]);
+        let doubt = Doubt::writes_nowhere(&Name::new("billing").unwrap());
+        let text = doubt.to_string();
+        assert!(
+            text.starts_with("warning[plugin-writes-nowhere]: consumer billing: its plugin emits"),
+            "{text}"
+        );
+        assert_eq!(serde_json::to_value(&doubt).unwrap()["severity"], "warning");
+    }
 
     #[test]
     fn every_refused_plugin_is_told() {

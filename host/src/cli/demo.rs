@@ -249,9 +249,10 @@ fn counted(host: &Host) -> Counted {
     let mut counted = Counted::default();
     for consumer in host.consumers() {
         let counts = consumer.counts;
-        counted.deliveries += counts.committed + counts.duplicate + counts.dead + counts.unwanted;
         counted.committed += counts.committed;
         counted.duplicates += counts.duplicate;
+        counted.unwanted += counts.unwanted;
+        counted.dead += counts.dead;
         counted.emitted += counts.emitted;
     }
     counted

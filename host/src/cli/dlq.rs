@@ -3,6 +3,7 @@
 //! Asks the running host if there is one; else opens the ledger itself, which works while no host does.
 
 mod letters;
+pub mod prefix;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -12,6 +13,7 @@ use std::num::NonZeroUsize;
 use clap::{ArgGroup, Subcommand};
 
 use self::letters::{Act, Letters};
+use self::prefix::{Prefix, resolve};
 use super::{Global, say};
 use crate::admin::view::{DeadLetterLine, Selection};
 use crate::ledger::DeadId;
@@ -39,6 +41,16 @@ pub enum Command {
     Purge(Selected),
 }
 
+impl Command {
+    fn consumer(&self) -> Option<&Name> {
+        match self {
+            Self::List(list) => list.consumer.as_ref(),
+            Self::Show(_) => None,
+            Self::Redrive(selected) | Self::Purge(selected) => selected.consumer.as_ref(),
+        }
+    }
+}
+
 /// Which dead letters to list.
 #[derive(Clone, Debug, clap::Args)]
 pub struct List {
@@ -56,8 +68,8 @@ pub struct List {
 /// Which dead letter to show.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Show {
-    /// Its id, as `dlq list` shows it.
-    pub id: DeadId,
+    /// Its id, as `dlq list` shows it, or the first 6 digits or more.
+    pub id: Prefix,
 }
 
 /// Which dead letters to act on: by id, all that match, or all there are.
@@ -65,9 +77,9 @@ pub struct Show {
 #[group(skip)]
 #[command(group(ArgGroup::new("which").args(["ids", "consumer", "reason", "all"]).required(true).multiple(true)))]
 pub struct Selected {
-    /// These, as `dlq list` shows them.
-    #[arg(long = "id", value_name = "ID", num_args = 1.., conflicts_with_all = ["consumer", "reason", "all"])]
-    pub ids: Vec<DeadId>,
+    /// These, as `dlq list` shows them, or the first 6 digits or more of each.
+    #[arg(value_name = "ID", conflicts_with_all = ["consumer", "reason", "all"])]
+    pub ids: Vec<Prefix>,
     /// All of this consumer.
     #[arg(long, value_name = "CONSUMER", value_parser = Name::new, conflicts_with = "all")]
     pub consumer: Option<Name>,
@@ -83,9 +95,9 @@ pub struct Selected {
 }
 
 impl Selected {
-    fn selection(&self) -> Selection {
+    fn selection(&self, ids: &[DeadId]) -> Selection {
         Selection {
-            ids: self.ids.iter().map(ToString::to_string).collect(),
+            ids: ids.iter().map(ToString::to_string).collect(),
             consumer: self.consumer.as_ref().map(ToString::to_string),
             reason: self.reason.map(|reason| reason.to_string()),
             all: self.all,
@@ -103,7 +115,8 @@ impl Selected {
 /// What was being redriven or purged may be done in part; asking again does the rest.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
-    let letters = Letters::find(loaded.plan).await?;
+    global.warn_of_unknown(args.command.consumer(), &loaded.plan);
+    let letters = Letters::find(&loaded.plan).await?;
     let done = match &args.command {
         Command::List(list) => self::list(&letters, list, global).await,
         Command::Show(show) => self::show(&letters, show, global).await,
@@ -142,7 +155,11 @@ async fn read_list(letters: &Letters, list: &List) -> anyhow::Result<(Vec<DeadLe
 }
 
 async fn show(letters: &Letters, show: &Show, global: &Global) -> anyhow::Result<()> {
-    let letter = letters.show(show.id).await?;
+    let ids = resolve(letters, std::slice::from_ref(&show.id)).await?;
+    let Some(id) = ids.first() else {
+        anyhow::bail!("no id was given");
+    };
+    let letter = letters.show(*id).await?;
     let shown = if global.json {
         serde_json::to_string(&letter)?
     } else {
@@ -153,7 +170,7 @@ async fn show(letters: &Letters, show: &Show, global: &Global) -> anyhow::Result
 }
 
 async fn act(letters: &Letters, act: Act, selected: &Selected, global: &Global) -> anyhow::Result<()> {
-    let selection = selected.selection();
+    let selection = selected.selection(&resolve(letters, &selected.ids).await?);
     let done = letters.act(act, &selection).await?;
     let shown = if global.json {
         serde_json::to_string(&done)?

@@ -10,16 +10,23 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::ValueHint;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde::Serialize;
 
-use self::input::Batches;
+use self::input::{Batch, Batches};
 use super::client::Client;
-use super::{Global, complain, say};
+use super::printed::line;
+use super::{Global, complain, say, unknown};
 use crate::clock::Clock;
 use crate::plan::Name;
 
+/// Of more events than this only the number is told, not the ids.
+const IDS_MAX: usize = 100;
+const AFTER_HELP: &str = "Prints how many were published, and the id of a single one. With --json: {\"published\":1,\"ids\":[\"...\"]}; \
+    of more than 100 events without the ids.";
+
 /// Arguments of `tidegate publish`: events from a file or stdin, or one event by its attributes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// The stream in the config.
     #[arg(value_parser = Name::new)]
@@ -53,6 +60,44 @@ fn extension(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// What was published.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Published {
+    #[serde(rename = "published")]
+    count: usize,
+    /// Of all, or of none if there are too many.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ids: Vec<String>,
+}
+
+/// It ended before all was published. The cause stands first; what to do about the rest depends on what was done before.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause:#}; {}", so_far(*.published))]
+pub struct Stopped {
+    /// Why.
+    pub cause: anyhow::Error,
+    published: usize,
+}
+
+impl Stopped {
+    /// The heading in `docs/errors.md`, if it has one for this.
+    pub(super) fn code(&self) -> Option<String> {
+        match self.cause.downcast_ref().and_then(input::Error::code) {
+            Some(code) => Some(code.to_owned()),
+            None => super::code(&self.cause),
+        }
+    }
+}
+
+fn so_far(published: usize) -> String {
+    match published {
+        0 => "nothing was published".to_owned(),
+        count => format!(
+            "the first {count} were published: send all again, and the broker drops those by their ids while it remembers them"
+        ),
+    }
+}
+
 /// Publishes, and says how many.
 ///
 /// # Errors
@@ -63,46 +108,72 @@ fn extension(text: &str) -> Result<(String, String), String> {
 /// The batch under way may be published or not.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
+    unknown::stream(&args.stream, &loaded.plan)?;
     // Read before anyone is asked: a wrong argument is wrong without a host too.
     let one = args
         .kind
         .as_deref()
         .map(|kind| one::event(args, kind, &Clock::system()))
         .transpose()?;
-    let client = Client::find(&loaded.plan.admin).await?;
-    let client = client.with_context(|| {
-        let listen = loaded.plan.admin.listen;
-        format!(
-            "no host answers on {listen}: start it with tidegate run --config {}",
-            global.config.display()
-        )
-    })?;
+    let client = Client::reach(&loaded.plan.admin, &global.config).await?;
     let published = match one {
-        Some(event) => client.publish(&args.stream, format!("[{event}]")).await?,
+        Some(event) => Published {
+            count: client.publish(&args.stream, event.batch()).await?,
+            ids: vec![event.id],
+        },
         None => publish_all(&client, args, global).await?,
     };
-    if global.json {
-        say(&json!({ "published": published }).to_string());
+    let shown = if global.json {
+        serde_json::to_string(&published)?
     } else {
-        say(&format!("published {published} to {}", args.stream));
-    }
+        published.text(&args.stream)
+    };
+    say(&shown);
     Ok(())
 }
 
-async fn publish_all(client: &Client, args: &Args, global: &Global) -> anyhow::Result<usize> {
+async fn publish_all(client: &Client, args: &Args, global: &Global) -> anyhow::Result<Published> {
     let (input, bar) = open(args.file.as_deref(), global)?;
-    let mut published = 0;
-    let so_far = |published: usize| {
-        format!("{published} were published before; publishing all again is safe within the broker's window")
-    };
+    let mut published = Published::default();
     for batch in Batches::new(input) {
-        let batch = batch.with_context(|| so_far(published))?;
-        let sent = client.publish(&args.stream, batch).await;
-        published += sent.with_context(|| so_far(published))?;
-        bar.set_message(format!("{published} published"));
+        match send(client, args, batch).await {
+            Ok((count, ids)) => published.add(count, ids),
+            Err(cause) => {
+                let published = published.count;
+                return Err(Stopped { cause, published }.into());
+            }
+        }
+        bar.set_message(format!("{} published", published.count));
     }
     bar.finish_and_clear();
     Ok(published)
+}
+
+async fn send(
+    client: &Client,
+    args: &Args,
+    batch: Result<Batch, input::Error>,
+) -> anyhow::Result<(usize, Vec<String>)> {
+    let Batch { text, ids } = batch?;
+    Ok((client.publish(&args.stream, text).await?, ids))
+}
+
+impl Published {
+    fn add(&mut self, count: usize, ids: Vec<String>) {
+        self.count += count;
+        if self.count <= IDS_MAX {
+            self.ids.extend(ids);
+        } else {
+            self.ids.clear();
+        }
+    }
+
+    fn text(&self, stream: &Name) -> String {
+        match self.ids.as_slice() {
+            [id] => format!("published 1 to {stream}: {}", line(id)),
+            _ => format!("published {} to {stream}", self.count),
+        }
+    }
 }
 
 /// The input, and a bar on stderr that is drawn if that is a terminal.
@@ -122,5 +193,39 @@ fn open(file: Option<&Path>, global: &Global) -> anyhow::Result<(Box<dyn Read>, 
             let bar = ProgressBar::new(length).with_style(style);
             Ok((Box::new(bar.wrap_read(opened)), bar))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ids_of_a_few_events_are_told() {
+        let check = |counts: &[usize], text: &str, json: &str| {
+            let mut published = Published::default();
+            for count in counts {
+                published.add(*count, vec!["a".to_owned(); *count]);
+            }
+            assert_eq!(published.text(&Name::new("orders").unwrap()), text);
+            assert_eq!(serde_json::to_string(&published).unwrap(), json);
+        };
+        check(&[1], "published 1 to orders: a", r#"{"published":1,"ids":["a"]}"#);
+        check(&[1, 1], "published 2 to orders", r#"{"published":2,"ids":["a","a"]}"#);
+        check(&[500, 1], "published 501 to orders", r#"{"published":501}"#);
+        check(&[], "published 0 to orders", r#"{"published":0}"#);
+    }
+
+    #[test]
+    fn the_cause_stands_before_what_was_published() {
+        let check = |published, expected: &str| {
+            let cause = anyhow::anyhow!("away").context("no answer");
+            assert_eq!(Stopped { cause, published }.to_string(), expected);
+        };
+        check(0, "no answer: away; nothing was published");
+        check(
+            500,
+            "no answer: away; the first 500 were published: send all again, and the broker drops those by their ids while it remembers them",
+        );
     }
 }

@@ -33,10 +33,18 @@ pub async fn run(_: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
     // Before anything runs: a signal that comes early must not find the default action.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let admin = loaded.plan.admin.clone();
-    let prepared = Prepared::new(loaded.plan, Clock::system()).await?;
-    let door = admin::Door::open(&admin).await?;
-    let app = prepared.start().await?;
+    let start = async {
+        let admin = loaded.plan.admin.clone();
+        let prepared = Prepared::new(loaded.plan, Clock::system()).await?;
+        let door = admin::Door::open(&admin).await?;
+        anyhow::Ok((prepared.start().await?, door))
+    };
+    // Plugins may take long to compile, and nothing has been taken yet that would have to be finished.
+    let (app, door) = tokio::select! {
+        started = start => started?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let admin = door.serve(app.host.clone());
     announce(&app, admin.address(), global);
     let is_sound = tokio::select! {

@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::num::NonZeroU64;
 
-use anyhow::Context;
 use reqwest::Response;
 
-use super::client::Client;
+use super::client::{Client, NoHost};
 use super::printed::{cell, line};
 use super::{Global, complain};
 use crate::admin::view::{Outcome, TailLine};
@@ -38,13 +37,8 @@ pub struct Args {
 /// Safe: it only reads.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let loaded = global.load()?;
-    let client = Client::find(&loaded.plan.admin).await?;
-    let client = client.with_context(|| {
-        format!(
-            "no host answers on {}: start it with tidegate run",
-            loaded.plan.admin.listen
-        )
-    })?;
+    global.warn_of_unknown(args.consumer.as_ref(), &loaded.plan);
+    let client = Client::reach(&loaded.plan.admin, &global.config).await?;
     let mut query = Vec::new();
     query.extend(args.consumer.as_ref().map(|consumer| ("consumer", consumer.as_str())));
     query.extend(args.outcome.map(|outcome| ("outcome", outcome.as_str())));
@@ -57,13 +51,19 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 /// Gives each line to `write` until it refuses, `left` are written, or the host ends the stream.
 async fn follow(mut response: Response, mut left: u64, mut write: impl FnMut(&[u8]) -> bool) -> anyhow::Result<()> {
     let mut waiting = Vec::new();
-    while let Some(chunk) = response.chunk().await.context("the connection to the host broke")? {
+    // What the HTTP client says of a body that breaks off tells nobody what happened.
+    while let Some(chunk) = response.chunk().await.map_err(|_| NoHost::Lost)? {
         waiting.extend_from_slice(&chunk);
         while let Some(end) = waiting.iter().position(|byte| *byte == b'\n') {
             let rest = waiting.split_off(end + 1);
             let line = std::mem::replace(&mut waiting, rest);
+            let line = line.trim_ascii_end();
+            // A host on which nothing happens shows that it is there.
+            if line.is_empty() {
+                continue;
+            }
             left = left.saturating_sub(1);
-            if !write(line.trim_ascii_end()) || left == 0 {
+            if !write(line) || left == 0 {
                 return Ok(());
             }
         }
@@ -126,6 +126,8 @@ fn write(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn response(body: &'static str) -> Response {
@@ -147,6 +149,34 @@ mod tests {
         check("a\nb\nc\n", u64::MAX, &["a", "b", "c"]).await;
         check("a\nb\nc\n", 2, &["a", "b"]).await;
         check("a\nhalf", u64::MAX, &["a"]).await;
+        check("\na\n\r\n\nb\nc\n", 2, &["a", "b"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_host_that_dies_is_told_in_plain_words() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let host = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            // Unread, the request would make a reset of the end.
+            let _ = socket.read(&mut [0; 1024]).await.unwrap();
+            let begun = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\na\n\r\n";
+            socket.write_all(begun).await.unwrap();
+        };
+        let client = crate::cli::client::http().unwrap();
+        let (response, ()) = tokio::join!(client.get(format!("http://{address}")).send(), host);
+        let mut seen = 0;
+        let count = |_: &[u8]| {
+            seen += 1;
+            true
+        };
+        let error = follow(response.unwrap(), u64::MAX, count).await.unwrap_err();
+        assert_eq!(seen, 1);
+        assert_eq!(
+            format!("{error:#}"),
+            "the host went away without stopping: it crashed, was killed, or can't be reached any more"
+        );
+        assert_eq!(crate::cli::code(&error).as_deref(), Some("no-host"));
     }
 
     #[tokio::test]

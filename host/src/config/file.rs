@@ -141,7 +141,8 @@ section! {
         writes: Writes,
         /// The types it wants: exact, or a prefix and `*`. Others are settled untouched. Default: all.
         types: Vec<At<String>>,
-        /// The ordering key: an attribute or extension, `data:/json/pointer`, or `none`. Default `subject`.
+        /// The ordering key: an attribute or extension, `data:/json/pointer`, or `none`. Default `subject`. An event without the attribute has a
+        /// lane of its own, in no order with others; one without the data becomes a dead letter.
         key: String,
         /// Attempts under way at once. Default 64, from 1 to 4096.
         concurrency: u64,

@@ -9,6 +9,8 @@ mod policy;
 mod stream;
 mod words;
 
+pub(crate) use self::plugin::locate as locate_plugin;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -175,9 +177,11 @@ impl Prover<'_, '_> {
 
     fn ledger(&mut self, file: &File, top: &Span) -> Option<plan::Ledger> {
         let Some(at) = &file.ledger else {
-            self.sheet
-                .error(Code::MissingKey, top, "[ledger] is missing")
-                .hint("add [ledger] with url = \"embedded:./data\"");
+            if !self.sheet.is_meant("ledger", top) {
+                self.sheet
+                    .error(Code::MissingKey, top, "[ledger] is missing")
+                    .hint("add [ledger] with url = \"embedded:./data\"");
+            }
             return None;
         };
         let ledger = at.value.as_ref()?;
@@ -214,16 +218,27 @@ impl Prover<'_, '_> {
         let host = at.and_then(|at| at.value.as_ref()).unwrap_or(&none);
         let concurrency: usize = consumers.values().map(|consumer| consumer.concurrency.get()).sum();
         let instances = u64::try_from(concurrency).unwrap_or(u64::MAX).clamp(1, 1_000);
+        let instances_max = count32(self.bounded(&host.instances_max, "instances_max", instances, 1..=10_000));
+        if let Some((_, span)) = given(&host.instances_max)
+            && (instances_max.get() as usize) < concurrency
+        {
+            let message =
+                format!("`instances_max` is {instances_max}, and all `concurrency` together is {concurrency}");
+            self.sheet.warn(Code::OutOfBounds, span, message).hint(
+                "under load, events wait for a free instance; raise it, or lower `concurrency`, if that is not meant",
+            );
+        }
         plan::Host {
             grace: self.bounded(&host.grace, "grace", Duration::from_secs(30), Duration::ZERO..=HOUR),
             cache: given(&host.cache).map(|(cache, _)| self.path(cache)),
-            instances_max: count32(self.bounded(&host.instances_max, "instances_max", instances, 1..=10_000)),
+            instances_max,
         }
     }
 
     /// The value of a key that must be there; the error stands at its section.
     fn required<'w, T>(&mut self, field: &'w Option<At<T>>, key: &str, section: &Span) -> Option<(&'w T, &'w Span)> {
-        if field.is_none() {
+        // Under another name it is there: that was said.
+        if field.is_none() && !self.sheet.is_meant(key, section) {
             let message = format!("`{key}` is missing here");
             self.sheet.error(Code::MissingKey, section, message);
         }

@@ -176,11 +176,14 @@ impl<'a> Reader<'a> {
 }
 
 /// The entries of one table that are not read yet.
-pub(super) struct Entries<'v, 'i>(Vec<(Key, &'v Spanned<DeValue<'i>>)>);
+pub(super) struct Entries<'v, 'i> {
+    left: Vec<(Key, &'v Spanned<DeValue<'i>>)>,
+    section: Span,
+}
 
 impl<'v, 'i> Entries<'v, 'i> {
-    fn of(table: &'v DeTable<'i>) -> Self {
-        let mut entries: Vec<_> = table
+    fn of(table: &'v DeTable<'i>, section: Span) -> Self {
+        let mut left: Vec<_> = table
             .iter()
             .map(|(key, value)| {
                 let text = key.get_ref().to_string();
@@ -188,22 +191,22 @@ impl<'v, 'i> Entries<'v, 'i> {
                 (Key { text, span }, value)
             })
             .collect();
-        entries.sort_by_key(|(key, _)| key.span.start);
-        Self(entries)
+        left.sort_by_key(|(key, _)| key.span.start);
+        Self { left, section }
     }
 
     /// Opens a table, if it is one.
     pub(super) fn open(value: &'v Spanned<DeValue<'i>>, reader: &mut Reader<'_>) -> Option<Self> {
         match value.get_ref().as_table() {
-            Some(table) => Some(Self::of(table)),
+            Some(table) => Some(Self::of(table, value.span())),
             None => reader.wrong_type(value, "a table"),
         }
     }
 
     /// Reads the value of one key.
     pub(super) fn take<T: Written>(&mut self, key: &str, reader: &mut Reader<'_>) -> Option<At<T>> {
-        let index = self.0.iter().position(|(found, _)| found.text == key)?;
-        let (key, value) = self.0.remove(index);
+        let index = self.left.iter().position(|(found, _)| found.text == key)?;
+        let (key, value) = self.left.remove(index);
         reader.section.push(key.text);
         let read = reader.at(value);
         reader.section.pop();
@@ -218,22 +221,43 @@ impl<'v, 'i> Entries<'v, 'i> {
             reader.section.pop();
             (key, read)
         };
-        Named(self.0.into_iter().map(read).collect())
+        Named(self.left.into_iter().map(read).collect())
     }
 
     /// Complains about what is left.
     pub(super) fn finish(self, known: &[&str], reader: &mut Reader<'_>) {
-        for (key, value) in self.0 {
-            // Whatever it was meant to be, it may be a password under a mistyped key.
-            reader.conceal_all(value);
+        for (key, value) in self.left {
+            let near = nearest(&key.text, known.iter().copied());
+            // It may be a password under a mistyped key, unless it is clear that another key was meant.
+            if !near.is_some_and(|near| is_plain(&[&key.text, near], value)) {
+                reader.conceal_all(value);
+            }
+            if let Some(near) = near {
+                reader.sheet.mean(near, &self.section);
+            }
             let message = format!("unknown key `{}` {}", key.text, reader.place());
-            let hint = match nearest(&key.text, known.iter().copied()) {
+            let hint = match near {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the keys here are {}", known.join(", ")),
             };
             reader.sheet.error(Code::UnknownKey, &key.span, message).hint(hint);
         }
     }
+}
+
+/// Whether a value is no secret by the names that its key has and was meant to have: text, or a list of texts, without credentials in a URL.
+fn is_plain(names: &[&str], value: &Spanned<DeValue<'_>>) -> bool {
+    const SECRET: [&str; 8] = ["pass", "pwd", "token", "nkey", "secret", "cred", "auth", "_key"];
+    let is_secret = |name: &&str| SECRET.iter().any(|word| name.to_ascii_lowercase().contains(word));
+    let is_plain_text = |value: &Spanned<DeValue<'_>>| {
+        let text = value.get_ref().as_str();
+        text.is_some_and(|text| !text.contains("://") && !text.contains('@'))
+    };
+    let is_plain_value = match value.get_ref() {
+        DeValue::Array(values) => values.iter().all(is_plain_text),
+        _ => is_plain_text(value),
+    };
+    is_plain_value && !names.iter().any(is_secret)
 }
 
 /// Makes a struct of optional keys readable: `key: Type` becomes `Option<At<Type>>`.

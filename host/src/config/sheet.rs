@@ -13,6 +13,8 @@ pub(super) struct Sheet<'a> {
     text: &'a str,
     file: String,
     secrets: Vec<Span>,
+    /// Keys that unknown ones were probably meant to be, and where their section begins.
+    meant: Vec<(usize, String)>,
     findings: Vec<Finding>,
 }
 
@@ -38,6 +40,7 @@ impl<'a> Sheet<'a> {
             text,
             file,
             secrets: Vec::new(),
+            meant: Vec::new(),
             findings: Vec::new(),
         }
     }
@@ -47,25 +50,30 @@ impl<'a> Sheet<'a> {
         self.text.get(span.clone()).unwrap_or_default()
     }
 
+    /// Notes that an unknown key of a section was probably meant to be this one.
+    pub(super) fn mean(&mut self, key: &str, section: &Span) {
+        self.meant.push((section.start, key.to_owned()));
+    }
+
+    /// Whether an unknown key of the section was probably meant to be this one.
+    pub(super) fn is_meant(&self, key: &str, section: &Span) -> bool {
+        self.meant
+            .iter()
+            .any(|(start, meant)| *start == section.start && meant == key)
+    }
+
     /// Marks bytes that are never to be quoted.
     pub(super) fn conceal(&mut self, span: Span) {
         self.secrets.push(span);
     }
 
-    /// Marks whatever may be a secret by the look of its line: for text that could not be parsed.
-    pub(super) fn conceal_by_key(&mut self) {
+    /// Marks all but section headers and keys: in text that could not be parsed, anything else may be a secret, or part of one.
+    pub(super) fn conceal_values(&mut self) {
         let mut start = 0;
         for line in self.text.split_inclusive('\n') {
-            let lower = line.to_ascii_lowercase();
-            let word = ["pass", "token", "nkey", "secret", "://"]
-                .into_iter()
-                .filter_map(|word| lower.find(word))
-                .min();
-            let value = word.and_then(|word| lower.get(word..)?.find(['=', ':']).map(|at| word + at));
-            if let Some(value) = value {
-                self.secrets.push(start + value + 1..start + line.len());
-            }
-            start += line.len();
+            let end = start + line.len();
+            self.secrets.push(start + shown(line)..end);
+            start = end;
         }
     }
 
@@ -135,6 +143,20 @@ impl<'a> Sheet<'a> {
                 }
             })
             .collect()
+    }
+}
+
+/// How much of a line of such text can be shown, in bytes: a header, or a key and its `=`. Keys are written as all of ours are, which a line
+/// from the middle of a secret hardly is.
+fn shown(line: &str) -> usize {
+    let is_header = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.' | '[' | ']');
+    if line.starts_with('[') {
+        return line.find(|c| !is_header(c)).unwrap_or(line.len());
+    }
+    let is_key = |c: char| matches!(c, 'a'..='z' | '_' | ' ' | '\t');
+    match line.split_once('=') {
+        Some((key, _)) if key.chars().all(is_key) => key.len() + 1,
+        _ => 0,
     }
 }
 

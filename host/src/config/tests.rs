@@ -210,7 +210,7 @@ limits = { memory = 1048576, time = "500ms", table_elements = 10, emits = 1, emi
 grants = { state = true, config = { api_key = "k3y" }, logging = false, http = ["https://api.example.com:8443"] }
 instances = { uses_max = 7, age_max = "1h" }
 on_dead = "hold_key"
-dead_letter = "alerts"
+dead_letter = "bus"
 settle = "committed"
 breaker = { failure_rate = 1, window = 4, keys_min = 2, open = "1s..2s" }
 
@@ -233,7 +233,7 @@ concurrency = 2
 [host]
 grace = "1m"
 cache = "cache"
-instances_max = 12
+instances_max = 200
 "#;
 
 #[test]
@@ -324,7 +324,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(ingress.routes["/orders/new"].name, name("stock"));
     assert_eq!(ingress.body_bytes_max, 2 << 20);
     assert_eq!(plan.host.cache, Some(folder.path().join("cache")));
-    assert_eq!(plan.host.instances_max.get(), 12);
+    assert_eq!(plan.host.instances_max.get(), 200);
 }
 
 #[test]

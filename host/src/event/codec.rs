@@ -21,6 +21,7 @@ mod structured;
 use crate::event::{Event, Headers, Message};
 use crate::plan;
 
+pub(crate) use attribute::EXTENSIONS_MAX;
 pub use batch::decode_batch;
 pub use error::Error;
 

@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Change, Entry, Error, Known, Ledger, Outbox, PayloadHash, Read, RecordKey, Refused, Row, RowId, StateBucket,
-    StateKey, Written,
+    StateKey, TakenBefore, Written,
 };
 use crate::broker::Position;
 use crate::plan::Name;
@@ -101,9 +101,11 @@ impl Ledger for Embedded {
         Box::pin(async move { Ok(list.await?) })
     }
 
-    fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>> {
-        let suspect = self.store.suspect_until(consumer).map_err(Error::from);
-        Box::pin(std::future::ready(suspect))
+    fn taken_before<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<TakenBefore>, Error>> {
+        let taken = self.store.taken_before(consumer).map_err(Error::from);
+        Box::pin(std::future::ready(taken.map(|taken| {
+            taken.map(|(upto, is_suspect)| TakenBefore { upto, is_suspect })
+        })))
     }
 
     fn recovered(&self, consumer: &Name) {

@@ -87,7 +87,7 @@ macro_rules! suite {
         purging_takes_a_redriven_event_out_again
         a_conflict_is_a_letter_beside_its_event
         a_refused_output_is_never_redriven
-        marks_matter_only_after_a_crash
+        marks_are_suspect_only_after_a_crash
         records_are_forgotten_after_the_retention
         what_is_parked_is_never_forgotten
         what_is_being_tried_is_forgotten_a_retention_later
@@ -862,20 +862,27 @@ pub(crate) async fn a_refused_output_is_never_redriven(subject: &mut dyn Subject
     assert_eq!(sides.letters.purge(vec![key(1)]).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn marks_matter_only_after_a_crash(subject: &mut dyn Subject) {
+pub(crate) async fn marks_are_suspect_only_after_a_crash(subject: &mut dyn Subject) {
     let consumer = name("inventory");
     let sides = subject.open().await;
-    assert_eq!(sides.ledger.suspect_until(&consumer).await.unwrap(), None);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), None);
     sides.ledger.mark_taken(&consumer, Position(7)).await.unwrap();
     sides.ledger.mark_taken(&consumer, Position(5)).await.unwrap();
-    assert_eq!(sides.ledger.suspect_until(&consumer).await.unwrap(), None);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), None);
     let sides = reopen(subject, sides, Stop::Crash).await;
-    let suspect = sides.ledger.suspect_until(&consumer).await.unwrap();
-    assert_eq!(suspect, Some(Position(7)));
-    let other = sides.ledger.suspect_until(&name("billing")).await.unwrap();
+    let taken = |is_suspect| {
+        Some(TakenBefore {
+            upto: Position(7),
+            is_suspect,
+        })
+    };
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), taken(true));
+    let other = sides.ledger.taken_before(&name("billing")).await.unwrap();
     assert_eq!(other, None);
     let sides = reopen(subject, sides, Stop::Clean).await;
-    assert_eq!(sides.ledger.suspect_until(&consumer).await.unwrap(), None);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), taken(false));
+    sides.ledger.recovered(&consumer);
+    assert_eq!(sides.ledger.taken_before(&consumer).await.unwrap(), None);
 }
 
 pub(crate) async fn records_are_forgotten_after_the_retention(subject: &mut dyn Subject) {

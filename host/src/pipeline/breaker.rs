@@ -19,8 +19,14 @@ pub struct Breaker {
     failing: HashMap<u64, u32>,
     failures: usize,
     phase: Phase,
+    /// How often in a row it opened, for how long it stays so.
     opened: u32,
+    era: Era,
 }
+
+/// Counts the openings: an attempt that began in another era says nothing of this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Era(u64);
 
 /// What a breaker lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +50,14 @@ impl Breaker {
             failures: 0,
             phase: Phase::Closed,
             opened: 0,
+            era: Era::default(),
         }
+    }
+
+    /// The era in which what begins now begins.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.era
     }
 
     /// What it lets through at `now`.
@@ -57,16 +70,20 @@ impl Breaker {
         self.phase
     }
 
-    /// Notes how an attempt of the lane ended; says the new phase if that changed it.
-    pub fn note(&mut self, lane: u64, failed: bool, now: Instant) -> Option<Phase> {
-        match self.phase(now) {
+    /// Notes how an attempt of the lane ended that began in an era; says the new phase if that changed it.
+    pub fn note(&mut self, lane: u64, began: Era, failed: bool, now: Instant) -> Option<Phase> {
+        let phase = self.phase(now);
+        if began != self.era {
+            // A straggler: it began before the breaker opened.
+            return None;
+        }
+        match phase {
             Phase::Closed => {
                 self.remember(lane, failed);
                 self.is_failing().then(|| self.open(now))
             }
             Phase::HalfOpen if failed => Some(self.open(now)),
             Phase::HalfOpen => Some(self.close()),
-            // A straggler that began before it opened.
             Phase::Open(_) => None,
         }
     }
@@ -106,6 +123,7 @@ impl Breaker {
     fn open(&mut self, now: Instant) -> Phase {
         let stay = self.plan.open_min.saturating_mul(1 << self.opened.min(16));
         self.opened += 1;
+        self.era.0 += 1;
         self.clear();
         self.phase = Phase::Open(now + stay.min(self.plan.open_max).max(Duration::from_millis(1)));
         self.phase
@@ -141,6 +159,10 @@ mod tests {
         })
     }
 
+    fn note(breaker: &mut Breaker, lane: u64, failed: bool, now: Instant) -> Option<Phase> {
+        breaker.note(lane, breaker.era(), failed, now)
+    }
+
     fn now() -> Instant {
         crate::clock::Clock::system().now()
     }
@@ -149,10 +171,10 @@ mod tests {
     fn opens_on_failures_of_several_keys() {
         let (mut breaker, now) = (breaker(), now());
         for lane in 0..4 {
-            assert_eq!(breaker.note(lane, true, now), None, "too few attempts to judge");
+            assert_eq!(note(&mut breaker, lane, true, now), None, "too few attempts to judge");
         }
         assert_eq!(
-            breaker.note(4, true, now),
+            note(&mut breaker, 4, true, now),
             Some(Phase::Open(now + Duration::from_secs(5)))
         );
     }
@@ -161,7 +183,7 @@ mod tests {
     fn one_bad_key_never_opens_it() {
         let (mut breaker, now) = (breaker(), now());
         for _ in 0..1_000 {
-            assert_eq!(breaker.note(7, true, now), None);
+            assert_eq!(note(&mut breaker, 7, true, now), None);
         }
         assert_eq!(breaker.phase(now), Phase::Closed);
     }
@@ -170,13 +192,13 @@ mod tests {
     fn old_failures_leave_the_window() {
         let (mut breaker, now) = (breaker(), now());
         for lane in 0..4 {
-            breaker.note(lane, true, now);
+            note(&mut breaker, lane, true, now);
         }
         for _ in 0..10 {
-            breaker.note(1, false, now);
+            note(&mut breaker, 1, false, now);
         }
         for lane in 0..4 {
-            assert_eq!(breaker.note(lane, true, now), None, "four of ten is below half");
+            assert_eq!(note(&mut breaker, lane, true, now), None, "four of ten is below half");
         }
     }
 
@@ -184,17 +206,31 @@ mod tests {
     fn a_probe_closes_it_or_opens_it_for_longer() {
         let (mut breaker, mut now) = (breaker(), now());
         for lane in 0..5 {
-            breaker.note(lane, true, now);
+            note(&mut breaker, lane, true, now);
         }
         now += Duration::from_secs(5);
         assert_eq!(breaker.phase(now), Phase::HalfOpen);
         let longer = now + Duration::from_secs(8);
         assert_eq!(
-            breaker.note(1, true, now),
+            note(&mut breaker, 1, true, now),
             Some(Phase::Open(longer)),
             "doubled, up to open_max"
         );
-        assert_eq!(breaker.note(1, false, now), None, "a straggler changes nothing");
-        assert_eq!(breaker.note(1, false, longer), Some(Phase::Closed));
+        assert_eq!(note(&mut breaker, 1, false, longer), Some(Phase::Closed));
+    }
+
+    #[test]
+    fn a_straggler_from_before_it_opened_is_no_probe() {
+        let (mut breaker, mut now) = (breaker(), now());
+        let before = breaker.era();
+        for lane in 0..5 {
+            note(&mut breaker, lane, true, now);
+        }
+        now += Duration::from_secs(5);
+        for failed in [false, true] {
+            assert_eq!(breaker.note(1, before, failed, now), None);
+            assert_eq!(breaker.phase(now), Phase::HalfOpen);
+        }
+        assert_eq!(note(&mut breaker, 1, false, now), Some(Phase::Closed));
     }
 }

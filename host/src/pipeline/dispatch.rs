@@ -29,9 +29,8 @@ use super::park::Moves;
 use super::settle::{self, Order};
 use super::unconfirmed::{Confirmations, Unconfirmed};
 use super::{Happening, Left, Parts, until_answered};
-use crate::broker::Position;
 use crate::event::key::LaneKey;
-use crate::ledger::{Change, Entry, Known, ParkedLane, RecordKey};
+use crate::ledger::{Change, Entry, Known, ParkedLane, RecordKey, TakenBefore};
 use crate::plan::Name;
 
 /// Levels are shown this often.
@@ -70,8 +69,10 @@ pub(super) struct Dispatcher {
     pub(super) listing: Listing,
     pub(super) back: FuturesUnordered<BoxFuture<'static, Back>>,
     pub(super) timers: BinaryHeap<Reverse<(Instant, LaneKey)>>,
-    /// Whether the last host stopped uncleanly: what runs from the parking has a record written first.
+    /// Whether the last host stopped uncleanly.
     pub(super) was_unclean: bool,
+    /// Parked lanes whose first events the last host may have died of: those that are loaded first have a record written before they run.
+    pub(super) suspect_lanes: HashSet<LaneKey>,
     pub(super) breaker: Breaker,
     /// Records on their way, to know a twin by.
     pub(super) on_the_way: HashSet<RecordKey>,
@@ -79,6 +80,8 @@ pub(super) struct Dispatcher {
     pub(super) begun: HashMap<RecordKey, Entry>,
     /// Attempts that run.
     pub(super) running: usize,
+    /// Those of them that began since the breaker last opened.
+    pub(super) running_in_era: usize,
     /// Events whose outcome is being written, or that are being looked up.
     pub(super) in_ledger: usize,
     /// About how long an attempt takes.
@@ -109,17 +112,22 @@ impl Dispatcher {
     /// Runs a consumer until it is drained.
     pub(super) async fn run(parts: Parts, mut control: mpsc::Receiver<Control>) -> Left {
         // What is parked is known before anything newer arrives: a later event of a parked key must queue behind it.
-        let (suspect, lanes) = tokio::select! {
+        let mut is_changed = false;
+        let (taken, lanes) = tokio::select! {
             known = known_before(&parts) => known,
-            () = told_to_stop(&mut control) => return Left::default(),
+            () = told_to_stop(&mut control, &mut is_changed) => return Left::default(),
         };
-        let (mut dispatcher, mut inbox) = Self::new(parts, suspect);
+        let (mut dispatcher, mut inbox) = Self::new(parts, taken);
         dispatcher.begin_with(lanes);
+        if is_changed {
+            // It may have come after the parking was read.
+            dispatcher.list_lanes();
+        }
         dispatcher.work(&mut control, &mut inbox).await;
         dispatcher.finish(inbox).await
     }
 
-    fn new(parts: Parts, suspect: Option<Position>) -> (Self, Inbox) {
+    fn new(parts: Parts, taken: Option<TakenBefore>) -> (Self, Inbox) {
         let budget = Arc::new(Budget::new(parts.consumer.budget));
         // Of each event one message at most is on its way, and one that opens the subscription.
         let capacity = budget.whole().count + 1;
@@ -131,15 +139,16 @@ impl Dispatcher {
             consumer: parts.consumer.clone(),
             broker: parts.broker.clone(),
             ledger: parts.ledger.clone(),
-            suspect,
+            taken,
             budget: budget.clone(),
+            ages: parts.ages.clone(),
             arrivals: arrivals_in,
             paused,
             metrics: parts.metrics.clone(),
         };
         let (metrics, clock) = (parts.metrics.clone(), parts.clock.clone());
         let mut hands = JoinSet::new();
-        hands.spawn(settle::run(orders, budget.clone(), metrics, clock));
+        hands.spawn(settle::run(orders, budget.clone(), parts.ages.clone(), metrics, clock));
         let intake = hands.spawn(intake.run());
         let confirmations = Confirmations::default();
         let inbox = Inbox {
@@ -158,10 +167,12 @@ impl Dispatcher {
             listing: Listing::default(),
             back: FuturesUnordered::new(),
             timers: BinaryHeap::new(),
-            was_unclean: suspect.is_some(),
+            was_unclean: taken.is_some_and(|taken| taken.is_suspect),
+            suspect_lanes: HashSet::new(),
             on_the_way: HashSet::new(),
             begun: HashMap::new(),
             running: 0,
+            running_in_era: 0,
             in_ledger: 0,
             attempt_time: Duration::ZERO,
             tasks: JoinSet::new(),
@@ -194,7 +205,10 @@ impl Dispatcher {
                 // Whoever held the other end is gone: stop as well as possible at once.
                 order = control.recv() => self.obey(order.unwrap_or(Control::Drain(self.now()))),
                 () = tokio::time::sleep_until(wake) => self.wake(),
-                _ = levels.tick() => self.show_levels(),
+                _ = levels.tick() => {
+                    self.resume_without_room();
+                    self.show_levels();
+                }
                 Some(ended) = self.tasks.join_next() => survive(ended),
                 Some(ended) = self.hands.join_next() => survive(ended),
             }
@@ -268,14 +282,17 @@ impl Dispatcher {
             Phase::Closed => false,
             Phase::Open(_) => true,
             // With nothing in hand, an event must come for it to be tried with.
-            Phase::HalfOpen => self.running > 0 || self.lanes.is_ready(),
+            Phase::HalfOpen => self.running_in_era > 0 || self.lanes.is_ready(),
         };
+        // What can't be run is buried without a start, and may fill what waits to be published as well.
+        let is_paused = is_paused || self.unconfirmed.is_full();
         self.pausing
             .send_if_modified(|was_paused| std::mem::replace(was_paused, is_paused) != is_paused);
     }
 
     /// The head of a lane is done with: the next one may run.
     pub(super) fn go_on(&mut self, key: &LaneKey) {
+        self.park_at_stop(key);
         self.lanes.advance(key);
         self.tend(key);
     }
@@ -323,16 +340,18 @@ impl Dispatcher {
 }
 
 /// What the ledger knows of a consumer from before.
-async fn known_before(parts: &Parts) -> (Option<Position>, Vec<ParkedLane>) {
+async fn known_before(parts: &Parts) -> (Option<TakenBefore>, Vec<ParkedLane>) {
     let name = &parts.consumer.name;
-    let suspect = until_answered(&parts.metrics, "suspect_until", || parts.ledger.suspect_until(name)).await;
+    let taken = until_answered(&parts.metrics, "taken_before", || parts.ledger.taken_before(name)).await;
     let lanes = until_answered(&parts.metrics, "lanes", || parts.parking.lanes(name)).await;
-    (suspect, lanes)
+    (taken, lanes)
 }
 
-/// Waits for the order to drain. Whatever else comes before the start is seen by it.
-async fn told_to_stop(control: &mut mpsc::Receiver<Control>) {
-    while let Some(Control::ParkingChanged) = control.recv().await {}
+/// Waits for the order to drain; notes whether the parking changed meanwhile.
+async fn told_to_stop(control: &mut mpsc::Receiver<Control>, is_changed: &mut bool) {
+    while let Some(Control::ParkingChanged) = control.recv().await {
+        *is_changed = true;
+    }
 }
 
 /// A panic in an attempt is a fault of the host, not of the event: it stops the host, and the next one finds the event by its record.

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::error::Elapsed;
 
+use super::ages::Ages;
 use super::arrival::{Arrival, Arrived, Spent};
+use super::breaker::Era;
 use super::budget::Budget;
 use super::job::Job;
 use super::letter;
 use super::until_answered;
-use crate::broker::{self, Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
+use crate::broker::{Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
 use crate::event::codec::{self, Binding};
 use crate::event::key::LaneKey;
 use crate::event::{Event, key};
-use crate::ledger::{History, Ledger, PayloadHash, RecordKey};
+use crate::ledger::{History, Ledger, PayloadHash, RecordKey, TakenBefore};
 use crate::metrics;
 use crate::outcome::Reason;
 use crate::plan;
@@ -26,13 +27,17 @@ use crate::plan;
 /// Positions that are marked as taken ahead of those that are, so that the mark costs one durable write per so many events.
 /// After an unclean stop this many events at most are attempted with a record written first.
 const MARK_AHEAD: u64 = 512;
-/// A source that gives nothing for this long has given all that there was.
-const CAUGHT_UP: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What the source gave within its time.
-type Taken = Result<Result<Vec<Delivery>, broker::Error>, Elapsed>;
+/// What the last host may have had in hand, until it has come again.
+#[derive(Clone, Copy, Debug)]
+struct Returning {
+    taken: TakenBefore,
+    /// New events that can be among them still: no more than a host can have had in hand, and marked ahead. Where a stream was made anew on its
+    /// broker, positions alone would say nothing.
+    left: u64,
+}
 
 /// What an intake works with.
 pub(super) struct Intake {
@@ -42,10 +47,12 @@ pub(super) struct Intake {
     pub broker: Arc<dyn Broker>,
     /// What is asked.
     pub ledger: Arc<dyn Ledger>,
-    /// Events up to here may be what an earlier host died of.
-    pub suspect: Option<Position>,
+    /// What an earlier host may have had in hand.
+    pub taken: Option<TakenBefore>,
     /// What it takes from.
     pub budget: Arc<Budget>,
+    /// Where it notes when.
+    pub ages: Arc<Ages>,
     /// Where arrivals go.
     pub arrivals: mpsc::Sender<Arrival>,
     /// Whether it pauses (the breaker is open).
@@ -88,20 +95,17 @@ impl Intake {
     async fn take(&self, mut source: Box<dyn Source>) -> Option<()> {
         let mut paused = self.paused.clone();
         let mut pause = PAUSE_MIN;
-        let (mut marked, mut recovering) = (self.suspect, self.suspect);
+        let mut marked = self.taken.map(|taken| taken.upto);
+        let mut returning = self.taken.map(|taken| Returning {
+            taken,
+            left: MARK_AHEAD + self.budget.whole().count as u64,
+        });
         loop {
             paused.wait_for(|is_paused| !is_paused).await.ok()?;
             let room = self.budget.room().await;
-            let taken = tokio::time::timeout(CAUGHT_UP, source.next(room)).await;
-            self.recover(&taken, &mut recovering);
-            let deliveries = match taken {
-                Err(_) => {
-                    // Quiet, but it no longer fails: a stream without events must become ready again.
-                    self.metrics.subscribed(true);
-                    continue;
-                }
-                Ok(Ok(deliveries)) => deliveries,
-                Ok(Err(error)) => {
+            let deliveries = match source.next(room).await {
+                Ok(deliveries) => deliveries,
+                Err(error) => {
                     self.metrics.source_failed(&error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -110,24 +114,26 @@ impl Intake {
             };
             pause = PAUSE_MIN;
             self.metrics.subscribed(true);
+            self.recover(&deliveries, &mut returning);
+            if deliveries.is_empty() {
+                continue;
+            }
             self.budget.take(weight(&deliveries));
+            self.ages.take(deliveries.iter().map(|delivery| delivery.taken));
             self.mark(&deliveries, &mut marked).await;
-            let arrived = self.look_at(deliveries).await;
+            let arrived = self.look_at(deliveries, &mut returning).await;
             self.arrivals.send(Arrival::Batch(arrived)).await.ok()?;
         }
     }
 
     /// Notes when everything that an earlier host may have had in hand has come again: the source gives it before anything
-    /// newer, so that a later position, or nothing for a while, says so.
-    fn recover(&self, taken: &Taken, recovering: &mut Option<Position>) {
-        let Some(until) = *recovering else { return };
-        let is_through = match taken {
-            Err(_) => true,
-            Ok(Err(_)) => false,
-            Ok(Ok(deliveries)) => deliveries.iter().any(|delivery| delivery.position > until),
+    /// newer, so that a later position, or that there is nothing more, says so.
+    fn recover(&self, deliveries: &[Delivery], returning: &mut Option<Returning>) {
+        let Some(Returning { taken, left }) = *returning else {
+            return;
         };
-        if is_through {
-            *recovering = None;
+        if left == 0 || deliveries.iter().all(|delivery| delivery.position > taken.upto) {
+            *returning = None;
             self.ledger.recovered(&self.consumer.name);
         }
     }
@@ -147,8 +153,11 @@ impl Intake {
         }
     }
 
-    async fn look_at(&self, deliveries: Vec<Delivery>) -> Vec<Arrived> {
-        let arrived: Vec<Arrived> = deliveries.into_iter().map(|delivery| self.open(delivery)).collect();
+    async fn look_at(&self, deliveries: Vec<Delivery>, returning: &mut Option<Returning>) -> Vec<Arrived> {
+        let taken = returning.map(|returning| returning.taken);
+        let suspect = taken.filter(|taken| taken.is_suspect).map(|taken| taken.upto);
+        let open = |delivery| self.open(delivery, suspect);
+        let arrived: Vec<Arrived> = deliveries.into_iter().map(open).collect();
         let keys: Vec<RecordKey> = arrived.iter().filter_map(asked).collect();
         if keys.is_empty() {
             return arrived;
@@ -159,11 +168,16 @@ impl Intake {
             Some(known) => arrived.judged(known),
             None => arrived,
         };
-        arrived.into_iter().map(judge).collect()
+        let arrived: Vec<Arrived> = arrived.into_iter().map(judge).collect();
+        if let Some(returning) = returning {
+            let new = arrived.iter().filter(|arrived| matches!(arrived, Arrived::Fresh(_)));
+            returning.left = returning.left.saturating_sub(new.count() as u64);
+        }
+        arrived
     }
 
-    /// Decodes a delivery and sorts it.
-    fn open(&self, delivery: Delivery) -> Arrived {
+    /// Decodes a delivery and sorts it. Up to `suspect` it may be what the last host died of.
+    fn open(&self, delivery: Delivery, suspect: Option<Position>) -> Arrived {
         let Delivery {
             message,
             position,
@@ -171,7 +185,7 @@ impl Intake {
             receipt,
         } = delivery;
         let stream = &self.consumer.reads;
-        let is_suspect = self.suspect.is_some_and(|suspect| position <= suspect);
+        let is_suspect = suspect.is_some_and(|suspect| position <= suspect);
         let origin = Origin {
             position,
             taken,
@@ -200,7 +214,10 @@ impl Intake {
             }),
             Err(error) => {
                 let record = RecordKey::of_place(&self.consumer.name, &stream.name, position);
-                let job = job(Event::default(), message, letter::own_lane(record), record, origin);
+                let payload = PayloadHash::of_message(&message);
+                let mut job = job(Event::default(), message, letter::own_lane(record), record, origin);
+                // Its place may come again with another message in it, when its stream is made anew.
+                job.payload = payload;
                 Arrived::Dead(job, Reason::Undecodable, error.to_string())
             }
         }
@@ -237,6 +254,7 @@ fn job(event: Event, message: crate::event::Message, lane: LaneKey, record: Reco
         is_begun: false,
         is_twin: false,
         is_head: false,
+        era: Era::default(),
         problem: None,
         waiting_since: None,
     })

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::breaker::Era;
 use super::loader::FromParking;
 use crate::broker::{Position, Receipt, Room};
 use crate::event::key::LaneKey;
@@ -42,6 +43,8 @@ pub struct Job {
     pub is_twin: bool,
     /// Whether it is the running head of its lane.
     pub is_head: bool,
+    /// When its attempt began, for the breaker.
+    pub era: Era,
     /// Why it can't be run, if that is known already.
     pub problem: Option<(Reason, String)>,
     /// Since when its lane has not moved for it.

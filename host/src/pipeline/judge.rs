@@ -23,6 +23,9 @@ impl Dispatcher {
         let mut steps = Vec::with_capacity(group.len());
         for finished in group {
             self.running -= 1;
+            if finished.job.era == self.breaker.era() {
+                self.running_in_era -= 1;
+            }
             steps.extend(self.judge_one(finished));
         }
         self.write(steps);
@@ -64,9 +67,12 @@ impl Dispatcher {
         self.parts
             .metrics
             .attempted(&job.event.id, number, &attempted.outcome, attempted.duration);
-        if let Some(is_failure) = is_failure(&attempted.outcome) {
-            let lane = xxhash_rust::xxh3::xxh3_64(&job.lane.0);
-            self.breaker.note(lane, is_failure, now);
+        let Some(failed) = is_failure(&attempted.outcome) else {
+            return;
+        };
+        let lane = xxhash_rust::xxh3::xxh3_64(&job.lane.0);
+        if let Some(Phase::Open(_)) = self.breaker.note(lane, job.era, failed, now) {
+            self.running_in_era = 0;
         }
     }
 

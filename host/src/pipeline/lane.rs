@@ -31,6 +31,15 @@ struct Lane {
     head: Head,
     /// Set while the lane's events wait in the ledger.
     parked: Option<Parked>,
+    /// Something of it came into the ledger while it ran from memory: it is to be parked when none of its events runs. Were it parked at once,
+    /// a later event could be settled in the ledger before an earlier one, which after a crash would come behind it.
+    is_noted: bool,
+}
+
+impl Lane {
+    fn is_idle(&self) -> bool {
+        self.head == Head::Absent && self.queue.is_empty()
+    }
 }
 
 /// What the head of a lane does.
@@ -182,6 +191,13 @@ impl Lanes {
         false
     }
 
+    /// Events of a lane that runs from memory and wait behind its head.
+    #[must_use]
+    pub(super) fn behind(&self, key: &LaneKey) -> usize {
+        let lane = self.lanes.get(key).filter(|lane| lane.parked.is_none());
+        lane.map_or(0, |lane| lane.queue.len())
+    }
+
     /// Whether a lane waits in memory, and for how long.
     #[must_use]
     pub(super) fn waiting(&self, key: &LaneKey) -> Option<Wait> {
@@ -238,6 +254,7 @@ impl Lanes {
             lane.head = Head::Absent;
         }
         lane.parked.get_or_insert_default();
+        lane.is_noted = false;
         let moving = jobs.len() as u64;
         self.change(key, |parked| {
             parked.moving += moving;
@@ -271,13 +288,38 @@ impl Lanes {
         self.change(key, |parked| parked.waiting = parked.waiting.saturating_sub(1));
     }
 
+    /// Whether a lane that runs from memory is to be parked.
+    #[must_use]
+    pub(super) fn is_noted(&self, key: &LaneKey) -> bool {
+        self.lanes.get(key).is_some_and(|lane| lane.is_noted)
+    }
+
+    /// Lets a parked lane run from memory what found no room in the ledger, if nothing of it can be there. Gives the events back if it
+    /// can't.
+    pub(super) fn resume(&mut self, key: &LaneKey, jobs: Vec<Box<Job>>) -> Vec<Box<Job>> {
+        let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.is_idle()) else {
+            return jobs;
+        };
+        let Some(parked) = lane.parked else { return jobs };
+        if parked.has_more || parked.is_loading || parked.held_by.is_some() || parked.moving != jobs.len() as u64 {
+            return jobs;
+        }
+        self.parked -= parked.count();
+        lane.parked = None;
+        lane.queue.extend(jobs);
+        lane.head = Head::Ready;
+        self.ready.push_back(key.clone());
+        Vec::new()
+    }
+
     /// So many events of a lane are in the ledger, as was seen there.
     pub(super) fn listed(&mut self, key: &LaneKey, waiting: u64) {
-        self.lanes
-            .entry(key.clone())
-            .or_default()
-            .parked
-            .get_or_insert_default();
+        let lane = self.lanes.entry(key.clone()).or_default();
+        if lane.parked.is_none() && !lane.is_idle() {
+            lane.is_noted = true;
+            return;
+        }
+        lane.parked.get_or_insert_default();
         self.change(key, |parked| {
             parked.waiting = waiting;
             if waiting > 0 {
@@ -349,9 +391,8 @@ impl Lanes {
         let Entry::Occupied(lane) = self.lanes.entry(key.clone()) else {
             return;
         };
-        let is_idle = lane.get().head == Head::Absent && lane.get().queue.is_empty();
         if let Some(parked) = lane.get().parked
-            && is_idle
+            && lane.get().is_idle()
             && parked.moving == 0
             && !parked.has_more
             && !parked.is_loading

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::breaker::Era;
 use super::budget::Budget;
 use super::dispatch::{Back, Dispatcher};
 use super::job::Job;
@@ -12,7 +13,7 @@ use crate::broker::Room;
 use crate::event::codec::{self, Binding};
 use crate::event::key::LaneKey;
 use crate::event::{Event, key};
-use crate::ledger::{ParkedEvent, ParkedId, ParkedLane, PayloadHash};
+use crate::ledger::{ParkedEvent, ParkedId, ParkedLane, PayloadHash, RecordKey};
 use crate::outcome::Reason;
 use crate::plan;
 
@@ -108,6 +109,9 @@ impl Dispatcher {
     /// Learns what an earlier host left.
     pub(super) fn begin_with(&mut self, lanes: Vec<ParkedLane>) {
         for ParkedLane { lane, waiting, held_by } in lanes {
+            if self.was_unclean {
+                self.suspect_lanes.insert(lane.clone());
+            }
             self.lanes.listed(&lane, waiting);
             if let Some(held_by) = held_by {
                 self.lanes.hold(&lane, held_by);
@@ -190,17 +194,27 @@ impl Dispatcher {
             events.truncate(usize::from(is_redriven));
             has_more = true;
         }
-        let jobs = events.into_iter().map(|event| self.unpack(event, &lane)).collect();
+        let is_suspect = self.suspect_lanes.remove(&lane);
+        let jobs = events
+            .into_iter()
+            .map(|event| self.unpack(event, &lane, is_suspect))
+            .collect();
         self.lanes.load(&lane, jobs, has_more);
         self.tend(&lane);
     }
 
     /// Makes an event of what is in the parking. What can't be decoded or has no key stays what it was: it is to be buried again.
-    fn unpack(&self, event: ParkedEvent, lane: &LaneKey) -> Box<Job> {
+    fn unpack(&self, event: ParkedEvent, lane: &LaneKey, is_suspect: bool) -> Box<Job> {
         let parked = FromParking::new(&event, &self.loader.memory);
         let (decoded, problem) = self.decode(&event);
+        let (consumer, stream) = (&self.parts.consumer.name, &self.parts.consumer.reads.name);
+        // What could not be decoded when it came is known by its place, and stays so.
+        let payload = match event.record == RecordKey::of_place(consumer, stream, event.position) {
+            true => PayloadHash::of_message(&event.message),
+            false => PayloadHash::of(decoded.data.as_ref()),
+        };
         Box::new(Job {
-            payload: PayloadHash::of(decoded.data.as_ref()),
+            payload,
             event: decoded,
             message: event.message,
             position: event.position,
@@ -211,10 +225,11 @@ impl Dispatcher {
             taken: self.now(),
             history: event.history.unwrap_or_default(),
             started: event.started,
-            is_suspect: self.was_unclean,
+            is_suspect,
             is_begun: false,
             is_twin: false,
             is_head: false,
+            era: Era::default(),
             problem,
             waiting_since: None,
         })

@@ -1,6 +1,8 @@
 //! Parking: a lane that waits long or holds much is moved into the ledger and settled at the broker, in order. One bad key costs disk,
 //! never the stream. `loader` brings it back.
 
+use std::collections::HashSet;
+
 use super::commit::{Step, Then};
 use super::dispatch::Dispatcher;
 use super::job::Job;
@@ -28,6 +30,14 @@ impl Moves {
         self.waiting.drain(..count).collect()
     }
 
+    /// Takes out those of one lane, unless some of them may be under way.
+    fn take(&mut self, key: &LaneKey) -> Vec<Box<Job>> {
+        if self.is_under_way {
+            return Vec::new();
+        }
+        self.waiting.extract_if(.., |job| job.lane == *key).collect()
+    }
+
     /// Takes out all that are not under way.
     pub(super) fn clear(&mut self) -> Vec<Box<Job>> {
         std::mem::take(&mut self.waiting)
@@ -43,6 +53,10 @@ impl Dispatcher {
 
     /// Parks a lane that waits too long or holds too much.
     pub(super) fn park_if_long(&mut self, key: &LaneKey) {
+        if self.parking_room() == 0 {
+            // There it could not run at all.
+            return;
+        }
         let retry = &self.parts.consumer.retry;
         let is_long = self.lanes.waiting(key).is_some_and(|wait| {
             let is_late = wait.until.saturating_duration_since(wait.since) > retry.park_after;
@@ -53,11 +67,44 @@ impl Dispatcher {
         }
     }
 
+    /// Parks a lane none of whose events runs, if something of it came into the ledger meanwhile, or if it fills the budget and is slow: what
+    /// waits behind its head would keep other keys out for longer than a lane may wait.
+    pub(super) fn park_at_stop(&mut self, key: &LaneKey) {
+        if self.lanes.is_noted(key) || self.is_in_the_way(key) {
+            self.park(key);
+        }
+    }
+
+    fn is_in_the_way(&self, key: &LaneKey) -> bool {
+        let retry = &self.parts.consumer.retry;
+        let behind = self.lanes.behind(key);
+        let wait = self
+            .attempt_time
+            .saturating_mul(u32::try_from(behind).unwrap_or(u32::MAX));
+        behind > retry.park_over.get() && wait > retry.park_after && !self.budget.has_room() && self.parking_room() > 0
+    }
+
     fn park(&mut self, key: &LaneKey) {
         let jobs = self.lanes.park(key);
-        let name = String::from_utf8_lossy(&key.0);
-        self.parts.metrics.lane_parked(&name, jobs.len());
+        if !jobs.is_empty() {
+            let name = String::from_utf8_lossy(&key.0);
+            self.parts.metrics.lane_parked(&name, jobs.len());
+        }
         self.moves.waiting.extend(jobs);
+    }
+
+    /// While the parking is full, keys of which nothing is in the ledger run from memory again: one key that never moves must not stop
+    /// the others that were to be parked.
+    pub(super) fn resume_without_room(&mut self) {
+        if self.is_draining() || !self.is_parking_full() {
+            return;
+        }
+        let keys: HashSet<LaneKey> = self.moves.waiting.iter().map(|job| job.lane.clone()).collect();
+        for key in keys {
+            let jobs = self.moves.take(&key);
+            let left = self.lanes.resume(&key, jobs);
+            self.moves.waiting.extend(left);
+        }
     }
 
     /// Writes the next events that go into the ledger.

@@ -37,7 +37,7 @@ impl Dispatcher {
         let mut allowed = self.allowed();
         let (mut chunk, mut twins, mut steps) = (Vec::new(), Vec::new(), Vec::new());
         while allowed > 0
-            && let Some(job) = self.lanes.take_ready()
+            && let Some(mut job) = self.lanes.take_ready()
         {
             match self.next(&job) {
                 Next::Ask => twins.push(job),
@@ -50,6 +50,8 @@ impl Dispatcher {
                 Next::Run => {
                     allowed -= 1;
                     self.running += 1;
+                    self.running_in_era += 1;
+                    job.era = self.breaker.era();
                     match job.is_suspect {
                         true => self.run_suspect(job),
                         false => chunk.push(job),
@@ -70,7 +72,7 @@ impl Dispatcher {
         }
         match self.breaker.phase(self.now()) {
             Phase::Closed => self.parts.consumer.concurrency.get().saturating_sub(self.running),
-            Phase::HalfOpen => usize::from(self.running == 0),
+            Phase::HalfOpen => usize::from(self.running_in_era == 0),
             Phase::Open(_) => 0,
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::ages::Ages;
 use super::arrival::Spent;
 use super::budget::Budget;
 use crate::broker::{Room, Settle, Settlement};
@@ -31,6 +32,7 @@ pub(super) enum Order {
 pub(super) async fn run(
     mut orders: mpsc::Receiver<Order>,
     budget: Arc<Budget>,
+    ages: Arc<Ages>,
     metrics: metrics::Consumer,
     clock: Clock,
 ) {
@@ -38,6 +40,7 @@ pub(super) async fn run(
     let mut chunk = Vec::with_capacity(CHUNK);
     while orders.recv_many(&mut chunk, CHUNK).await > 0 {
         let mut settled = Vec::with_capacity(chunk.len());
+        let mut taken = Vec::with_capacity(chunk.len());
         let mut weight = Room { count: 0, bytes: 0 };
         let now = clock.now();
         for order in chunk.drain(..) {
@@ -49,6 +52,7 @@ pub(super) async fn run(
                     if settlement == Settlement::Done {
                         metrics.settled(now.saturating_duration_since(spent.taken));
                     }
+                    taken.push(spent.taken);
                     settled.extend(spent.receipt.map(|receipt| (receipt, settlement)));
                 }
             }
@@ -61,5 +65,6 @@ pub(super) async fn run(
             debug!(error = %error, "settlements did not reach the broker");
         }
         budget.give_back(weight);
+        ages.settle(taken.into_iter());
     }
 }

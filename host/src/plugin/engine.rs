@@ -180,10 +180,11 @@ impl EngineError {
 fn config(settings: &Settings) -> Config {
     let count = settings.instances_max.get();
     let mut pool = PoolingAllocationConfig::new();
+    // Most components have a few memories and tables, so the pool has a few for each; but one that has all it may have must always fit.
     pool.total_component_instances(count)
         .total_core_instances(count.saturating_mul(CORE_INSTANCES_MAX))
-        .total_memories(count.saturating_mul(2))
-        .total_tables(count.saturating_mul(8))
+        .total_memories(count.saturating_mul(2).max(MEMORIES_MAX))
+        .total_tables(count.saturating_mul(8).max(TABLES_MAX))
         .total_stacks(count)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_memories_per_component(MEMORIES_MAX)

@@ -75,9 +75,11 @@ pub(super) fn trapped(error: &wasmtime::Error, refusal: Option<&Refusal>, last_w
         return Outcome::NotRun(format!("no room for another instance: {full}"));
     }
     let (class, cause) = cause(error, refusal);
-    let message = match last_words {
-        "" => cause,
-        words => format!("{cause}: {words}"),
+    let message = match panic(last_words) {
+        None => with_words(&cause, last_words),
+        Some((panic, before)) if class == Class::Trap => with_words(&format!("{panic}; {cause}"), &before),
+        // A panic about what the guest was refused.
+        Some((panic, before)) => with_words(&format!("{cause}: {panic}"), &before),
     };
     Outcome::Failed(Failure {
         class,
@@ -85,6 +87,28 @@ pub(super) fn trapped(error: &wasmtime::Error, refusal: Option<&Refusal>, last_w
         backtrace: backtrace(error),
         retry_after: None,
     })
+}
+
+fn with_words(text: &str, words: &str) -> String {
+    match words {
+        "" => text.to_owned(),
+        words => format!("{text}: {words}"),
+    }
+}
+
+/// What a Rust guest says when it panics: where and why, without the thread, which has no name; and what it wrote before. The trap that follows,
+/// always the same, says nothing beside it.
+fn panic(words: &str) -> Option<(String, String)> {
+    let is_start = |line: &&str| line.starts_with("thread '") && line.contains(" panicked at ");
+    let lines = words.lines().map(str::trim);
+    // Whoever mends the plugin can't set variables here.
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"));
+    let lines: Vec<&str> = lines.collect();
+    let start = lines.iter().position(is_start)?;
+    let (before, said) = lines.split_at(start);
+    let (first, rest) = said.split_first()?;
+    let (_, place) = first.split_once(" panicked at ")?;
+    Some((format!("panicked at {place} {}", rest.join(" | ")), before.join(" | ")))
 }
 
 fn cause(error: &wasmtime::Error, refusal: Option<&Refusal>) -> (Class, String) {
@@ -186,6 +210,27 @@ mod tests {
         assert_eq!(class(None), Class::Trap);
         assert_eq!(class(Some(Refusal::Memory("no".into()))), Class::MemoryLimit);
         assert_eq!(class(Some(Refusal::Effect("no".into()))), Class::EffectLimit);
+    }
+
+    #[test]
+    fn a_panic_is_told_before_the_trap_it_ends_in() {
+        let words = "order 7\n\nthread '<unnamed>' (1) panicked at src/lib.rs:33:112:\nindex out of bounds: the len is 0\nbut the index is 5\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        let trap = wasmtime::Error::from(Trap::UnreachableCodeReached);
+        let message = |refusal: Option<Refusal>, words| match trapped(&trap, refusal.as_ref(), words) {
+            Outcome::Failed(failure) => failure.message,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            message(None, words),
+            "panicked at src/lib.rs:33:112: index out of bounds: the len is 0 | but the index is 5; wasm trap: wasm `unreachable` instruction executed: order 7"
+        );
+        let refused = message(Some(Refusal::Memory("no room".into())), words);
+        assert!(refused.starts_with("no room; then wasm trap"), "{refused}");
+        assert!(refused.contains("executed: panicked at src/lib.rs"), "{refused}");
+        assert_eq!(
+            message(None, "goodbye"),
+            "wasm trap: wasm `unreachable` instruction executed: goodbye"
+        );
     }
 
     #[test]

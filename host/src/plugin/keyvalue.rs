@@ -9,6 +9,10 @@ use super::failure::Stop;
 use super::instance::Guest;
 use super::state::{self, Room, Transaction};
 
+/// Keys of one call of the batch functions. Where the ledger answers from memory, a call never waits and so never lets others have the
+/// processor: with this many keys it ends within some milliseconds.
+const BATCH_MAX: usize = 1_000;
+
 /// One pair of a guest's `get-many`.
 type Pair = Option<(String, Vec<u8>)>;
 
@@ -79,6 +83,9 @@ impl Guest {
         bucket: &Resource<Bucket>,
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<Vec<Pair>, E>> {
+        if let Err(error) = self.batch(keys.len())? {
+            return Ok(Err(error));
+        }
         // What the guest has no memory for is not gathered in ours.
         let mut room = self.shared.consumer.limits.memory;
         let mut pairs = Vec::with_capacity(keys.len());
@@ -105,6 +112,9 @@ impl Guest {
         bucket: &Resource<Bucket>,
         pairs: Vec<(String, Vec<u8>)>,
     ) -> wasmtime::Result<Result<(), E>> {
+        if let Err(error) = self.batch(pairs.len())? {
+            return Ok(Err(error));
+        }
         for (key, value) in pairs {
             if let Err(error) = self.set(bucket, key, value)? {
                 return Ok(Err(error));
@@ -118,12 +128,23 @@ impl Guest {
         bucket: &Resource<Bucket>,
         keys: Vec<String>,
     ) -> wasmtime::Result<Result<(), E>> {
+        if let Err(error) = self.batch(keys.len())? {
+            return Ok(Err(error));
+        }
         for key in keys {
             if let Err(error) = self.delete(bucket, key)? {
                 return Ok(Err(error));
             }
         }
         Ok(Ok(()))
+    }
+
+    fn batch<E: From<Told>>(&mut self, count: usize) -> wasmtime::Result<Result<(), E>> {
+        if count <= BATCH_MAX {
+            return Ok(Ok(()));
+        }
+        let text = format!("{count} keys in one call: at most {BATCH_MAX} are allowed");
+        self.tell(Err(state::Error::Limit(text)))
     }
 
     /// Tells the guest, or ends the attempt if it was the ledger that failed.

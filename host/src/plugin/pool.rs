@@ -54,11 +54,17 @@ impl Plugin {
     }
 
     async fn run(&self, call: Call<'_>) -> Attempted {
+        let asked = self.shared.clock.now();
         let mut instance = match self.take(call.deadline).await {
             Ok(instance) => instance,
             Err(outcome) => return not_run(outcome),
         };
         let began = self.shared.clock.now();
+        // That it had to wait is no fault of the event: its time begins now.
+        let call = Call {
+            deadline: call.deadline + began.saturating_duration_since(asked),
+            ..call
+        };
         let Ended {
             outcome,
             effects,

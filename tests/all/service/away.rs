@@ -80,3 +80,40 @@ async fn the_host_waits_for_its_broker_says_so_and_goes_on_by_itself() {
     assert_eq!(host.deliveries("plain", "dead").await, 0.0);
     host.stop().await;
 }
+
+/// The publisher was kept for ever, and with it the word that its stream is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_deleted_is_made_anew_for_what_comes_in() {
+    let nats = Nats::start();
+    let home = Home::new(&format!(
+        r#"
+[ledger]
+url = "embedded:./data"
+
+[broker.main]
+url = "{}"
+
+[stream.scripts]
+broker = "main"
+subjects = ["scripts.>"]
+subject = "scripts.{{type}}"
+create = true
+
+[ingress]
+listen = "127.0.0.1:0"
+routes = {{ "/in" = "scripts" }}
+"#,
+        nats.url()
+    ));
+    let host = home.start().await;
+    send(&host, "e1").await;
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let server = async_nats::jetstream::new(client);
+    for id in ["e2", "e3"] {
+        assert!(server.delete_stream("scripts").await.unwrap().success);
+        send(&host, id).await;
+        let mut scripts = server.get_stream("scripts").await.unwrap();
+        assert_eq!(scripts.info().await.unwrap().state.messages, 1, "{id}");
+    }
+    host.stop().await;
+}

@@ -34,8 +34,12 @@ fn first_plugin(folder: &Path) {
     let rust = folder.join("plugins/rust");
     std::fs::create_dir_all(&rust).unwrap();
     std::os::unix::fs::symlink(root().join("wit"), folder.join("wit")).unwrap();
-    for name in ["sdk", "template"] {
-        std::os::unix::fs::symlink(root().join("plugins/rust").join(name), rust.join(name)).unwrap();
+    std::os::unix::fs::symlink(root().join("plugins/rust/sdk"), rust.join("sdk")).unwrap();
+    // A copy of its sources: what is built in it, or in a copy of it, must not land in the repository.
+    std::fs::create_dir_all(rust.join("template")).unwrap();
+    for part in ["Cargo.toml", "Cargo.lock", "build.rs", "src"] {
+        let part = root().join("plugins/rust/template").join(part);
+        shell(&rust, &format!("cp -r '{}' template", part.display()));
     }
     let target = root().join("target/guests");
     for line in readme("cp -r plugins/rust/template").lines() {
@@ -45,7 +49,6 @@ fn first_plugin(folder: &Path) {
             line if line.starts_with("cp ") => {
                 shell(folder, line);
                 // What other tests have built serves here, too.
-                let _ = std::fs::remove_dir_all(rust.join("invoices/target"));
                 std::os::unix::fs::symlink(&target, rust.join("invoices/target")).unwrap();
             }
             line => shell(&rust.join("invoices"), line),
@@ -80,8 +83,24 @@ async fn the_first_plugin_of_the_readme() {
     let config = config.replace("plugin = \".\"", "plugin = \"plugins/rust/invoices\"");
     std::fs::write(home.path().join("tidegate.toml"), config).unwrap();
 
+    // It emits: without `writes` it would in vain.
+    let written = std::fs::read_to_string(home.path().join("tidegate.toml")).unwrap();
+    std::fs::write(
+        home.path().join("tidegate.toml"),
+        written.replace("writes = \"invoices\"", ""),
+    )
+    .unwrap();
     let said = home.ask(&["check"]).await;
-    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("warning[plugin-writes-nowhere]"),
+        "{}",
+        said.stderr
+    );
+    std::fs::write(home.path().join("tidegate.toml"), written).unwrap();
+    let said = home.ask(&["check"]).await;
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    let said = home.ask(&["inspect", "plugins/rust/invoices"]).await;
+    assert!(said.stdout.contains("writes = "), "{}", said.stdout);
     let host = home.start().await;
     host.until_ready().await;
     let publications = asked("tidegate publish");
@@ -90,7 +109,11 @@ async fn the_first_plugin_of_the_readme() {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let said = host.ask(&words).await;
         assert_eq!(said.code, Some(0), "{}", said.stderr);
+        assert!(said.stdout.starts_with("published 1 to orders: "), "{}", said.stdout);
     }
+    let said = host.ask(&["publish", "ordrs", "--type", "a"]).await;
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("did you mean orders?"), "{}", said.stderr);
     until("both are through", async || {
         host.deliveries("billing", "committed").await == 1.0 && host.deliveries("billing", "dead").await == 1.0
     })
@@ -105,7 +128,7 @@ async fn the_first_plugin_of_the_readme() {
     for text in ["o-2", "permanent", "quantity", "redrive"] {
         assert!(shown.stdout.contains(text), "no {text} in:\n{}", shown.stdout);
     }
-    ask(&host, &["dlq", "redrive", "--id", id, "--json"]).await;
+    ask(&host, &["dlq", "redrive", id.get(..8).unwrap(), "--json"]).await;
     until("it is dead again", async || {
         host.deliveries("billing", "dead").await == 2.0
     })
@@ -120,5 +143,25 @@ async fn the_first_plugin_of_the_readme() {
     assert!(home.ask(&["dlq", "list", "--json"]).await.json().is_empty());
     let said = home.ask(&["publish", "orders", "--type", "a"]).await;
     assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("error[no-host]"), "{}", said.stderr);
     assert!(said.stderr.contains("tidegate run"), "{}", said.stderr);
+}
+
+/// `tidegate run & tidegate publish ...`, as the README has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_waits_for_the_host_that_is_starting() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = free.local_addr().unwrap();
+    drop(free);
+    let home = Home::new("");
+    let config = format!(
+        "ledger.url = \"embedded:data\"\nbroker.main.url = \"embedded:\"\nstream.orders.broker = \"main\"\nadmin.listen = \"{admin}\"\n"
+    );
+    std::fs::write(home.path().join("tidegate.toml"), config).unwrap();
+
+    let publish = ["publish", "orders", "--type", "a", "--id", "a-1", "--json"];
+    let (said, host) = tokio::join!(home.ask(&publish), home.start());
+    let [published] = said.json().try_into().unwrap();
+    assert_eq!(published, serde_json::json!({ "published": 1, "ids": ["a-1"] }));
+    host.stop().await;
 }

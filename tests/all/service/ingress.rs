@@ -59,6 +59,21 @@ async fn what_is_no_event_is_refused_with_a_reason_and_what_follows_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_under_a_used_id_is_a_dead_letter_and_the_same_event_again_is_nothing() {
+    let home = Home::new(&hostile());
+    let host = home.start().await;
+    for data in ["one", "one", "two", "two"] {
+        assert_eq!(host.send("ok", "e1", "k", data).await.unwrap(), 202);
+    }
+    assert_eq!(host.send("ok", "e2", "k", "").await.unwrap(), 202);
+    until("both", async || host.deliveries("hostile", "committed").await == 2.0).await;
+    let dead = host.ask(&["dlq", "list", "--json"]).await.json();
+    assert_eq!(dead.len(), 1, "{dead:?}");
+    assert_eq!(dead[0]["reason"], "id-conflict");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_without_data_is_an_event() {
     let home = Home::new(&hostile());
     let host = home.start().await;

@@ -16,7 +16,7 @@ use crate::event::key::LaneKey;
 use crate::event::{Headers, Message};
 use crate::ledger::{
     DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPage, DeadPlace, Entry, Error, Known, Ledger, ParkedEvent,
-    ParkedLane, Parking, Read, RecordKey, Redriven, Refused, StateBucket, StateKey, Written,
+    ParkedLane, Parking, Read, RecordKey, Redriven, Refused, StateBucket, StateKey, TakenBefore, Written,
 };
 use crate::outcome::{Attempt, Class, Failure, Reason};
 use crate::plan::{self, Name};
@@ -175,7 +175,7 @@ impl Ledger for FakeLedger {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn suspect_until<'a>(&'a self, _: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>> {
+    fn taken_before<'a>(&'a self, _: &'a Name) -> BoxFuture<'a, Result<Option<TakenBefore>, Error>> {
         Box::pin(async { Ok(None) })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -18,6 +19,9 @@ const AHEAD: Room = Room {
     count: 256,
     bytes: 4 * 1024 * 1024,
 };
+
+/// How soon it says that there is nothing more.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A reader that is no further behind than this reads in place: what was just appended is in memory.
 const IN_PLACE_MAX: u64 = 32;
@@ -75,6 +79,8 @@ impl LogSource {
                     changed.map_err(|_| store::Error::Unavailable("the store is closed".to_owned()))?;
                 }
                 () = self.flight.changed() => {}
+                // With room, everything has been given.
+                () = tokio::time::sleep(QUIET), if room.count > 0 => return Ok(Vec::new()),
             }
         }
     }

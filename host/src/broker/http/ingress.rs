@@ -17,7 +17,6 @@
 //! | 503 with `Retry-After` | too many requests are under way, or the broker is away |
 
 mod answer;
-mod connections;
 mod intake;
 
 use std::io;
@@ -27,24 +26,25 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{Method, header};
+use axum::http::Method;
 use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use super::bearer;
+use super::connections::Bounded;
 use crate::broker::Publisher;
 use crate::plan;
 use answer::Answer;
-use connections::Bounded;
 
 /// How long a body may take to arrive. A client that sends none holds one of the requests under way meanwhile.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections for each request that may be under way: clients keep idle ones for the next request.
 const CONNECTIONS_PER_REQUEST: usize = 4;
-/// A connection is closed when nothing has come from its client for this long. Longer than any request lasts and than
-/// clients keep idle connections (usually 90 s), so that neither is cut off.
+/// A connection is closed when nothing has come or gone for this long, or when twice this has passed without an answer. Longer than any
+/// request lasts and than clients keep idle connections (usually 90 s), so that neither is cut off.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How a stream's publisher is found at the moment of a request; `None` while its broker is away.
@@ -160,16 +160,16 @@ async fn handle(State(ingress): State<Arc<Ingress>>, request: Request) -> Respon
     answer_to(&ingress, request).await.into()
 }
 
-/// The checks stand in order of their cost; who may not send learns nothing of routes.
+/// The checks stand in order of their cost; who may not send learns nothing of routes. So every path gives its permission to send: a
+/// sender asks for it without the token, and it is worth nothing without.
 async fn answer_to(ingress: &Ingress, request: Request) -> Answer {
-    let stream = ingress.plan.routes.get(request.uri().path()).cloned();
-    if *request.method() == Method::OPTIONS && stream.is_some() {
+    if *request.method() == Method::OPTIONS {
         return Answer::Handshake(request.headers().get("webhook-request-origin").cloned());
     }
     if !is_allowed(&ingress.plan, &request) {
         return Answer::NotAllowed;
     }
-    let Some(stream) = stream else {
+    let Some(stream) = ingress.plan.routes.get(request.uri().path()).cloned() else {
         return Answer::NoRoute;
     };
     if *request.method() != Method::POST {
@@ -192,23 +192,11 @@ fn is_allowed(plan: &plan::Ingress, request: &Request) -> bool {
     let Some(expected) = &plan.token else {
         return true;
     };
-    let header = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let bearer = header.and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
     let query = request.uri().query().unwrap_or_default();
     let parameter = query.split('&').find_map(|pair| pair.strip_prefix("access_token="));
     let decoded = parameter.map(|text| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>());
-    let given = bearer.map(str::as_bytes).or(decoded.as_deref());
-    given.is_some_and(|given| is_same(given, expected.reveal().as_bytes()))
-}
-
-/// Compares hashes, so that the time it takes says nothing about how much of a guess is right.
-fn is_same(given: &[u8], expected: &[u8]) -> bool {
-    use sha2::{Digest as _, Sha256};
-    Sha256::digest(given) == Sha256::digest(expected)
+    let given = bearer::given(request.headers())
+        .map(str::as_bytes)
+        .or(decoded.as_deref());
+    given.is_some_and(|given| bearer::is_same(given, expected.reveal().as_bytes()))
 }

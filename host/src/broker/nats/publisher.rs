@@ -31,6 +31,17 @@ const UNCONFIRMED_MAX: usize = 4 * BATCH_MAX;
 /// A subject longer than this could exceed the server's control line (4 KiB with reply and sizes), for which it hangs up.
 const SUBJECT_BYTES_MAX: usize = 2_048;
 
+/// Of the server's errors (`server/errors.json` in nats-server), those whose status does not say what they mean for a message.
+/// The account's storage is full, with status 400.
+const ACCOUNT_FULL: u32 = 10_002;
+/// The stream has become read-only, with status 400.
+const SEALED: u32 = 10_109;
+/// In a cluster, the same id is being stored now, with status 409.
+const ID_IN_PROCESS: u32 = 10_158;
+/// The stream is full, or the message is larger than any store can hold, both with status 503.
+const NOT_STORED: u32 = 10_077;
+const TOO_LARGE: &str = "message too large";
+
 /// A publisher onto JetStream. The subject is the message's, so one would do for all streams.
 pub(super) struct Nats {
     confirmations: Arc<Confirmations>,
@@ -236,11 +247,15 @@ impl Confirmations {
         errors
     }
 
-    /// A full or overloaded stream may have room later; anything else is wrong with the message.
+    /// A full or overloaded stream may have room later, and a sealed one is none to write to; anything else is wrong with the message.
     fn explain_refusal(&self, subject: &str, refusal: &Refusal) -> Error {
         let text = format!("{subject}: {}", refusal.description);
-        match refusal.code {
-            408 | 429 | 500.. => self.link.unreachable(text),
+        match (refusal.err_code, refusal.code) {
+            (SEALED, _) => self.link.misconfigured(format!(
+                "{text}: its stream takes nothing any more, so write to another or replace it"
+            )),
+            (NOT_STORED, _) if refusal.description == TOO_LARGE => self.link.refused(text),
+            (ACCOUNT_FULL | ID_IN_PROCESS, _) | (_, 408 | 429 | 500..) => self.link.unreachable(text),
             _ => self.link.refused(text),
         }
     }

@@ -89,6 +89,8 @@ struct Inbox {
     is_next_large: bool,
     /// When the server last said anything here, or was asked.
     heard: Instant,
+    /// Whether it said that it has nothing more, since the caller was told so last.
+    is_quiet: bool,
 }
 
 impl Source for Nats {
@@ -102,6 +104,9 @@ impl Source for Nats {
                 self.empty_inbox()?;
                 if !self.ready.is_empty() {
                     return Ok(self.give(room).await);
+                }
+                if self.unreadable.is_none() && self.inbox.as_mut().is_some_and(Inbox::was_quiet) {
+                    return Ok(Vec::new());
                 }
                 self.look_at_link()?;
                 self.settle_again().await?;
@@ -182,6 +187,7 @@ impl Nats {
             next: standing.next,
             is_next_large: false,
             heard: self.link.clock.now(),
+            is_quiet: false,
         });
         Ok(())
     }
@@ -325,6 +331,7 @@ impl Nats {
             return Ok(());
         }
         inbox.next += 1;
+        inbox.is_quiet = false;
         inbox.asked.arrived(message.length);
         inbox.is_next_large = false;
         let reply = message.reply.clone().unwrap_or_else(|| Subject::from_static(""));
@@ -363,13 +370,12 @@ impl Nats {
         tracing::trace!(consumer = %self.subscription.consumer, status = status.as_u16(), text, headers = ?message.headers, asked = ?inbox.asked, "the server says");
         let number = |name| header_number(message, name);
         match status.as_u16() {
-            // A heartbeat: says the number of the latest delivery.
-            100 => {
-                let last = number("Nats-Last-Consumer");
-                if last.is_some_and(|last| last as u64 >= inbox.next) {
-                    self.make_stale("deliveries were lost");
-                }
-            }
+            // A heartbeat of a request that waits: says the number of the latest delivery.
+            100 => match number("Nats-Last-Consumer") {
+                Some(last) if last as u64 >= inbox.next => self.make_stale("deliveries were lost"),
+                Some(_) => inbox.is_quiet = true,
+                None => {}
+            },
             // A request is over, and says what of it did not come.
             404 | 408 | 409 if number("Nats-Pending-Messages").is_some() => {
                 let request = inbox.request_of(&message.subject);
@@ -445,6 +451,11 @@ impl Nats {
 }
 
 impl Inbox {
+    /// Whether the server said that it has nothing more; says so once.
+    fn was_quiet(&mut self) -> bool {
+        std::mem::take(&mut self.is_quiet)
+    }
+
     /// What to ask for next, and the number of that request.
     fn decide(&self, room: Room) -> Option<(u64, Room)> {
         if !self.is_next_large {

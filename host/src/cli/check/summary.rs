@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
 
+use super::Doubt;
 use crate::config::{Problem, show_period, show_size};
 use crate::plan::{Broker, BrokerKind, Consumer, Instances, Key, LedgerPlace, Place, Plan, Stream, TypePattern};
 use crate::plan::{Template, TemplatePart};
@@ -18,7 +20,27 @@ pub(super) struct Summary<'a> {
     consumers: Vec<ConsumerSummary>,
     admin: String,
     ingress: Option<IngressSummary>,
-    warnings: &'a [Problem],
+    warnings: Warnings<'a>,
+}
+
+/// What someone should look at. In JSON, one list.
+#[derive(Debug)]
+pub(super) struct Warnings<'a> {
+    pub(super) config: &'a [Problem],
+    pub(super) plugins: &'a [Doubt],
+}
+
+impl Serialize for Warnings<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.config.len() + self.plugins.len()))?;
+        for problem in self.config {
+            list.serialize_element(problem)?;
+        }
+        for doubt in self.plugins {
+            list.serialize_element(doubt)?;
+        }
+        list.end()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -69,7 +91,7 @@ pub(super) struct ConsumerSummary {
 }
 
 impl<'a> Summary<'a> {
-    pub(super) fn of(plan: &Plan, consumers: Vec<ConsumerSummary>, warnings: &'a [Problem], config: &Path) -> Self {
+    pub(super) fn of(plan: &Plan, consumers: Vec<ConsumerSummary>, warnings: Warnings<'a>, config: &Path) -> Self {
         let LedgerPlace::Embedded(folder) = &plan.ledger.place;
         Self {
             config: config.display().to_string(),
@@ -296,7 +318,12 @@ mod tests {
         let plan = config::parse(text, &file, &|_| None).unwrap().plan;
         let consumers = plan.consumers.values();
         let consumers = consumers.map(|consumer| ConsumerSummary::of(consumer, "sha256:0".to_owned()));
-        let summary = Summary::of(&plan, consumers.collect(), &[], Path::new("tidegate.toml"));
+        let doubts = [Doubt::writes_nowhere(&plan.consumers.keys().next().unwrap().clone())];
+        let warnings = Warnings {
+            config: &[],
+            plugins: &doubts,
+        };
+        let summary = Summary::of(&plan, consumers.collect(), warnings, Path::new("tidegate.toml"));
         let expected = format!(
             "tidegate.toml is good
 ledger    embedded:{folder}/data, remembers ids for 7d
@@ -316,6 +343,7 @@ consumer  x
         assert_eq!(summary.text(), expected);
         let json = serde_json::to_value(&summary).unwrap();
         assert_eq!(json["consumers"][0]["writes"][0], serde_json::json!(["com.*", "out"]));
+        assert_eq!(json["warnings"][0]["consumer"], "x");
         assert!(!json.to_string().contains("s3cret"));
     }
 }

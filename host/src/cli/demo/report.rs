@@ -9,14 +9,23 @@ use super::verify::Verdict;
 /// What the host counted itself. Shown beside what the checker found, and never used by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Arrivals over all consumers.
-    pub deliveries: u64,
     /// Attempts whose effects were committed.
     pub committed: u64,
     /// Arrivals of what had taken effect already.
     pub duplicates: u64,
+    /// Arrivals of a type that their consumer does not take.
+    pub unwanted: u64,
+    /// Arrivals that became dead letters.
+    pub dead: u64,
     /// Events published by the plugins.
     pub emitted: u64,
+}
+
+impl Counted {
+    /// Arrivals over all consumers: each ends in one of four ways. What is held or parked goes on to one of them.
+    fn deliveries(&self) -> u64 {
+        self.committed + self.duplicates + self.unwanted + self.dead
+    }
 }
 
 /// The report. As JSON it is one object.
@@ -30,6 +39,8 @@ pub struct Report {
     pub committed: u64,
     /// Arrivals of what had taken effect already.
     pub duplicates: u64,
+    /// Arrivals of a type that their consumer does not take.
+    pub unwanted: u64,
     /// Dead letters found.
     pub dead: u64,
     /// Events published by the plugins.
@@ -60,9 +71,10 @@ impl Report {
     pub fn new(counted: Counted, verdict: &Verdict, seconds: f64, [p50_ms, p99_ms]: [f64; 2]) -> Self {
         Self {
             events: verdict.events,
-            deliveries: counted.deliveries,
+            deliveries: counted.deliveries(),
             committed: counted.committed,
             duplicates: counted.duplicates,
+            unwanted: counted.unwanted,
             dead: verdict.dead.values().sum(),
             emitted: counted.emitted,
             lost: verdict.lost,
@@ -99,11 +111,17 @@ impl fmt::Display for Report {
         line(f, "deliveries", self.deliveries, "arrivals at all consumers")?;
         line(f, "committed", self.committed, "took effect")?;
         line(f, "duplicates", self.duplicates, "had taken effect already")?;
-        line(f, "emitted", self.emitted, "published by the plugins")?;
+        line(
+            f,
+            "unwanted",
+            self.unwanted,
+            "of a type that their consumer does not take",
+        )?;
         line(f, "dead letters", self.dead, "")?;
         for (reason, count) in &self.reasons {
             line(f, &format!("  {reason}"), *count, "")?;
         }
+        line(f, "emitted", self.emitted, "published by the plugins")?;
         writeln!(f)?;
         line(f, "lost", self.lost, "")?;
         line(f, "applied twice", self.applied_twice, "")?;
@@ -155,9 +173,10 @@ mod tests {
         verdict.dead.insert(Reason::Trap, 7);
         verdict.dead.insert(Reason::Undecodable, 5);
         let counted = Counted {
-            deliveries: 2_000,
             committed: 1_000,
             duplicates: 100,
+            unwanted: 20,
+            dead: 12,
             emitted: 900,
         };
         Report::new(counted, &verdict, 12.34, [1.5, 9.0])
@@ -170,7 +189,8 @@ mod tests {
         assert_eq!(
             json,
             serde_json::json!({
-                "events": 1_234_567, "deliveries": 2_000, "committed": 1_000, "duplicates": 100, "dead": 12, "emitted": 900,
+                "events": 1_234_567, "deliveries": 1_132, "committed": 1_000, "duplicates": 100, "unwanted": 20, "dead": 12,
+                "emitted": 900,
                 "lost": 0, "applied_twice": 0, "out_of_order": 0, "unexpected": 0, "seconds": 12.34, "p50_ms": 1.5, "p99_ms": 9.0,
             })
         );
@@ -190,6 +210,21 @@ mod tests {
         );
         assert!(text.ends_with("or is a dead letter."));
         assert!(report(1).to_string().ends_with("This run is wrong."));
+    }
+
+    /// Whoever adds the lines up must not find that some arrivals are missing.
+    #[test]
+    fn every_delivery_is_in_one_of_the_lines_below_it() {
+        let text = report(0).to_string();
+        let number = |name: &str| {
+            let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+            let rest = line.trim_start().strip_prefix(name).unwrap();
+            let digits = rest.split_whitespace().next().unwrap().replace(',', "");
+            digits.parse::<u64>().unwrap()
+        };
+        let parts = ["committed", "duplicates", "unwanted", "dead letters"].map(number);
+        assert_eq!(number("deliveries"), parts.iter().sum::<u64>());
+        assert_eq!(number("dead letters"), number("trap") + number("undecodable"));
     }
 
     #[test]

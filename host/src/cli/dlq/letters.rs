@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use super::List;
+use super::prefix::Unclear;
 use crate::admin::view::{DeadLetter, DeadLetterLine, DeadLetterPage, Selection};
 use crate::app::dead_letters::{self, Done};
-use crate::cli::client::Client;
+use crate::cli::client::{Client, NoHost};
 use crate::clock::Clock;
 use crate::ledger::{self, DeadFilter, DeadId, DeadLetters, DeadPlace};
 use crate::plan::{LedgerPlace, Plan};
@@ -34,6 +33,14 @@ pub(super) enum Act {
     Purge,
 }
 
+/// Why the ledger can't be opened.
+enum NotOpened {
+    /// There is none.
+    Absent,
+    /// It is there.
+    Ledger(ledger::Error),
+}
+
 /// The ledger, opened for one command.
 pub(super) struct Offline {
     letters: Arc<dyn DeadLetters>,
@@ -42,11 +49,28 @@ pub(super) struct Offline {
 }
 
 impl Letters {
-    /// Asks for a host first: two processes can't have the ledger.
-    pub(super) async fn find(plan: Plan) -> anyhow::Result<Self> {
-        match Client::find(&plan.admin).await? {
-            Some(client) => Ok(Self::Host(client)),
-            None => Ok(Self::Ledger(Box::new(open_offline(plan).await?))),
+    /// Asks for a host first: two processes can't have the ledger. Whoever has it may be a host that is starting, so it is asked for again
+    /// before giving up; and so it is if there is no ledger, since the first host may be about to make it.
+    pub(super) async fn find(plan: &Plan) -> anyhow::Result<Self> {
+        if let Some(client) = Client::find(&plan.admin).await? {
+            return Ok(Self::Host(client));
+        }
+        match open_offline(plan).await {
+            Ok(offline) => return Ok(Self::Ledger(Box::new(offline))),
+            Err(NotOpened::Absent | NotOpened::Ledger(ledger::Error::Locked(_))) => {}
+            Err(NotOpened::Ledger(error)) => return Err(closed(error, plan)),
+        }
+        if let Some(client) = Client::wait(&plan.admin).await? {
+            return Ok(Self::Host(client));
+        }
+        let LedgerPlace::Embedded(folder) = &plan.ledger.place;
+        let (listen, folder) = (plan.admin.listen, folder.clone());
+        // Another command may have had it, and be done.
+        match open_offline(plan).await {
+            Ok(offline) => Ok(Self::Ledger(Box::new(offline))),
+            Err(NotOpened::Absent) => Err(NoHost::NoLedger { listen, folder }.into()),
+            Err(NotOpened::Ledger(ledger::Error::Locked(_))) => Err(NoHost::Elsewhere { listen, folder }.into()),
+            Err(NotOpened::Ledger(error)) => Err(closed(error, plan)),
         }
     }
 
@@ -78,8 +102,7 @@ impl Letters {
             Self::Host(client) => client.get(&format!("/api/v1/dead-letters/{id}"), &[]).await,
             Self::Ledger(offline) => {
                 let letter = offline.letters.get(id).await?;
-                let letter =
-                    letter.with_context(|| format!("no dead letter {id}: tidegate dlq list shows what there is"))?;
+                let letter = letter.ok_or_else(|| Unclear::Absent(id.to_string()))?;
                 Ok(DeadLetter::of(&letter, &offline.plan))
             }
         }
@@ -126,32 +149,30 @@ impl Offline {
 }
 
 /// Opens the embedded ledger of a host that does not run. Never makes one: a wrong path would look like an empty ledger.
-async fn open_offline(plan: Plan) -> anyhow::Result<Offline> {
+async fn open_offline(plan: &Plan) -> Result<Offline, NotOpened> {
     let LedgerPlace::Embedded(path) = &plan.ledger.place;
-    let shown = path.display();
-    anyhow::ensure!(
-        path.is_dir(),
-        "no host answers on {}, and there is no ledger in {shown}: none has run with this config",
-        plan.admin.listen
-    );
+    if !path.is_dir() {
+        return Err(NotOpened::Absent);
+    }
     let settings = Settings {
         path: path.clone(),
         retention: plan.ledger.retention,
         fsync: plan.ledger.fsync,
     };
-    let opened = tokio::task::spawn_blocking(|| Store::open(settings, Clock::system())).await?;
-    let store = opened.with_context(|| {
-        format!(
-            "no host answers on {}, and its ledger can't be opened",
-            plan.admin.listen
-        )
-    })?;
+    let opened = tokio::task::spawn_blocking(|| Store::open(settings, Clock::system())).await;
+    let opened = opened.map_err(|error| NotOpened::Ledger(ledger::Error::Unavailable(error.to_string())))?;
+    let store = opened.map_err(|error| NotOpened::Ledger(error.into()))?;
     Ok(Offline {
         // Which streams are logs of the store matters to commits of outputs only.
         letters: ledger::embedded::open(store.clone(), BTreeSet::new()),
         store,
-        plan,
+        plan: plan.clone(),
     })
+}
+
+fn closed(error: ledger::Error, plan: &Plan) -> anyhow::Error {
+    let listen = plan.admin.listen;
+    anyhow::Error::new(error).context(format!("no host answers on {listen}, and its ledger can't be opened"))
 }
 
 fn query<'a>(list: &'a List, after: Option<&'a str>, limit: &'a str) -> Vec<(&'static str, &'a str)> {

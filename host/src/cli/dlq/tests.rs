@@ -8,7 +8,7 @@ use clap::Parser;
 use super::*;
 use crate::admin::tests::fakes::letter;
 use crate::admin::tests::{Running, proven};
-use crate::admin::view::DeadLetter;
+use crate::admin::view::{Alive, DeadLetter};
 use crate::app::dead_letters::{Done, DoneLetter};
 use crate::clock::Clock;
 use crate::event::key::LaneKey;
@@ -29,7 +29,10 @@ fn parsed(line: &str) -> Result<Command, String> {
 
 fn selected(line: &str) -> Selection {
     match parsed(line).unwrap() {
-        Command::Redrive(selected) | Command::Purge(selected) => selected.selection(),
+        Command::Redrive(selected) | Command::Purge(selected) => {
+            let whole = |prefix: &Prefix| prefix.whole().unwrap();
+            selected.selection(&selected.ids.iter().map(whole).collect::<Vec<_>>())
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -38,11 +41,11 @@ fn selected(line: &str) -> Selection {
 fn a_selection_is_demanded_and_said_in_one_way() {
     let (one, two) = (letter(1).id.to_string(), letter(2).id.to_string());
     assert_eq!(
-        selected(&format!("redrive --id {one} {two}")).ids,
+        selected(&format!("redrive {one} {two}")).ids,
         [one.clone(), two.clone()]
     );
     assert_eq!(
-        selected(&format!("purge --id {one} --id {two} --dry-run")).ids,
+        selected(&format!("purge {one} {two} --dry-run")).ids,
         [one.clone(), two]
     );
     assert!(selected("redrive --all").all);
@@ -54,15 +57,14 @@ fn a_selection_is_demanded_and_said_in_one_way() {
     for line in [
         "redrive",
         "purge --dry-run",
-        "redrive --id",
-        "redrive --id 12",
+        "redrive 12",
         "purge --reason bored",
         "purge --consumer A",
     ] {
         assert!(parsed(line).is_err(), "{line}");
     }
     for also in ["--all", "--consumer inventory", "--reason trap"] {
-        assert!(parsed(&format!("purge --id {one} {also}")).is_err(), "{also}");
+        assert!(parsed(&format!("purge {one} {also}")).is_err(), "{also}");
     }
     assert!(parsed("purge --all --reason trap").is_err());
     assert!(parsed("list --limit 0").is_err());
@@ -71,7 +73,7 @@ fn a_selection_is_demanded_and_said_in_one_way() {
 /// What the command line lets through, the API takes.
 #[test]
 fn every_selection_of_the_command_line_is_one() {
-    let id = format!("redrive --id {}", letter(1).id);
+    let id = format!("redrive {}", letter(1).id);
     for line in [
         &id,
         "redrive --all",
@@ -138,8 +140,8 @@ payload (JSON)
 
 what next
   find the cause: docs/errors.md#trap says how
-  run it again:   tidegate dlq redrive --id 01010101010101010101010101010101 --config etc/shop.toml
-  give it up:     tidegate dlq purge --id 01010101010101010101010101010101 --config etc/shop.toml"#;
+  run it again:   tidegate dlq redrive 01010101010101010101010101010101 --config etc/shop.toml
+  give it up:     tidegate dlq purge 01010101010101010101010101010101 --config etc/shop.toml"#;
     assert_eq!(text::letter(&shown, Path::new("etc/shop.toml")), expected);
 }
 
@@ -156,7 +158,7 @@ fn a_letter_of_no_event_is_shown_with_its_bytes() {
         "none: its plugin was not called",
         "payload (base64)\n  /w==",
         "redriven: it waits in its lane",
-        "purge --id 01010101010101010101010101010101",
+        "purge 01010101010101010101010101010101",
     ] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
@@ -252,7 +254,7 @@ async fn a_running_host_is_asked() {
     }));
     let mut plan = proven();
     plan.admin.listen = host.address;
-    let letters = Letters::find(plan).await.unwrap();
+    let letters = Letters::find(&plan).await.unwrap();
     assert!(letters.runs());
     let (all, more) = read_list(&letters, &list_of(5_000)).await.unwrap();
     assert_eq!((all.len(), more), (1_200, false));
@@ -260,9 +262,42 @@ async fn a_running_host_is_asked() {
     assert_eq!((some.len(), more), (1_100, true));
     assert_eq!(letters.show(all[7].id.parse().unwrap()).await.unwrap().line, all[7]);
     let gone = letters.show(letter(9).id).await.unwrap_err();
-    assert!(gone.to_string().contains("(no-dead-letter)"), "{gone:#}");
+    assert_eq!(crate::cli::code(&gone).as_deref(), Some("no-dead-letter"));
     let done = letters.act(Act::Purge, &selected("purge --all")).await.unwrap();
     assert_eq!((done.count, host.letters.all().len()), (1_200, 0));
+}
+
+#[tokio::test]
+async fn an_id_may_be_shortened_while_it_is_the_only_one() {
+    let host = Running::start().await;
+    let mut twin = letter(1);
+    twin.id.0[15] = 0;
+    host.letters.add([letter(1), twin, letter(2)]);
+    let mut plan = proven();
+    plan.admin.listen = host.address;
+    let letters = Letters::find(&plan).await.unwrap();
+    let resolved = async |ids: &[&str]| {
+        let given: Vec<Prefix> = ids.iter().map(|id| id.parse().unwrap()).collect();
+        resolve(&letters, &given).await
+    };
+    let absent = letter(9).id;
+    assert_eq!(resolved(&[&absent.to_string()]).await.unwrap(), [absent]);
+    assert_eq!(
+        resolved(&["020202", &absent.to_string()]).await.unwrap(),
+        [letter(2).id, absent]
+    );
+    let unclear = async |id: &str, code: &str, part: &str| {
+        let error = resolved(&[id]).await.unwrap_err();
+        assert_eq!(crate::cli::code(&error).as_deref(), Some(code));
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    unclear(
+        "010101",
+        "bad-selection",
+        "2 dead letters have an id that begins with 010101",
+    )
+    .await;
+    unclear("030303", "no-dead-letter", "no dead letter 030303").await;
 }
 
 /// A ledger on disk with one dead letter, and a plan whose host does not run.
@@ -315,7 +350,7 @@ impl Stopped {
     }
 
     async fn letters(&self) -> Letters {
-        Letters::find(self.plan.clone()).await.unwrap()
+        Letters::find(&self.plan).await.unwrap()
     }
 }
 
@@ -391,21 +426,41 @@ async fn a_look_after_a_crash_leaves_it_a_crash() {
     assert!(stopped.store().was_unclean());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_ledger_that_is_not_there_is_not_made() {
     let stopped = Stopped::after_crash(false).await;
     let mut plan = stopped.plan.clone();
     let absent = stopped._folder.path().join("absent");
     plan.ledger.place = LedgerPlace::Embedded(absent.clone());
-    let error = Letters::find(plan).await.err().unwrap();
+    let error = Letters::find(&plan).await.err().unwrap();
     assert!(error.to_string().contains("there is no ledger"), "{error:#}");
     assert!(!absent.exists());
 }
 
-#[tokio::test]
-async fn a_ledger_that_another_process_has_is_said_to_be_locked() {
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_another_process_has_is_not_said_to_be_in_the_way() {
     let stopped = Stopped::after_crash(false).await;
     let _store = stopped.store();
-    let error = Letters::find(stopped.plan.clone()).await.err().unwrap();
-    assert!(format!("{error:#}").contains("another process uses"), "{error:#}");
+    let error = Letters::find(&stopped.plan).await.err().unwrap();
+    let listen = stopped.plan.admin.listen;
+    let text = format!("{error:#}");
+    assert!(text.starts_with("a process holds the ledger in "), "{text}");
+    assert!(text.contains(&format!("no admin API answers on {listen}")), "{text}");
+    assert!(!text.contains("stop"), "{text}");
+    assert_eq!(crate::cli::code(&error).as_deref(), Some("no-host"));
+}
+
+#[tokio::test]
+async fn a_host_that_is_starting_has_the_ledger_before_it_answers() {
+    let stopped = Stopped::after_crash(false).await;
+    let _store = stopped.store();
+    let mut starting = Box::pin(Letters::find(&stopped.plan));
+    // Until it waits, nothing answers.
+    let soon = tokio::time::timeout(std::time::Duration::from_millis(50), &mut starting);
+    assert!(soon.await.is_err());
+    let listener = tokio::net::TcpListener::bind(stopped.plan.admin.listen).await.unwrap();
+    let alive = axum::Router::new().fallback(async || axum::Json(Alive::now()));
+    let host = tokio::spawn(axum::serve(listener, alive).into_future());
+    assert!(starting.await.unwrap().runs());
+    host.abort();
 }

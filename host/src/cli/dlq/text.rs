@@ -5,6 +5,7 @@ use std::path::Path;
 use super::letters::Act;
 use crate::admin::view::{Attempt, DeadLetter, DeadLetterLine, Selection};
 use crate::app::dead_letters::{Done, DoneLetter};
+use crate::cli::config_option;
 use crate::cli::printed::{cell, indented, line, lines, table};
 
 /// Ids that were selected and are not there, named at most so many.
@@ -225,13 +226,10 @@ fn payload(letter: &DeadLetter) -> String {
 }
 
 fn next(letter: &DeadLetterLine, config: &Path) -> String {
-    let config = match config.display().to_string() {
-        default if default == "tidegate.toml" => String::new(),
-        other => format!(" --config {}", line(&other)),
-    };
+    let config = config_option(config);
     let id = &letter.id;
     format!(
-        "what next\n  find the cause: docs/errors.md#{reason} says how\n  run it again:   tidegate dlq redrive --id {id}{config}\n  give it up:     tidegate dlq purge --id {id}{config}",
+        "what next\n  find the cause: docs/errors.md#{reason} says how\n  run it again:   tidegate dlq redrive {id}{config}\n  give it up:     tidegate dlq purge {id}{config}",
         reason = line(&letter.reason),
     )
 }

@@ -25,24 +25,36 @@ pub(super) struct Batches {
     has_failed: bool,
 }
 
-/// What is read is no event.
+/// Events that are sent at once.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// A JSON array.
+    pub(super) text: String,
+    /// Theirs, in order.
+    pub(super) ids: Vec<String>,
+}
+
+/// What is read is no event. Events are counted from 1; where there is none, lines are.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// No JSON.
-    #[error("what follows event {count} is no JSON: {error}; write one CloudEvent per line, or an array of them")]
+    #[error("line {line} is no JSON: {reason}; write one CloudEvent per line, or an array of them")]
     Json {
-        /// How many came before.
-        count: usize,
-        /// What the parser says.
-        error: serde_json::Error,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser says, and where in the line.
+        reason: String,
     },
+    /// Nothing can be read.
+    #[error("the events can't be read: {0}")]
+    Unreadable(serde_json::Error),
     /// No event.
-    #[error("event {number} is none: {error}")]
+    #[error("event {number} is no CloudEvent")]
     Event {
         /// Counted from 1.
         number: usize,
         /// What is wrong.
-        error: codec::Error,
+        source: codec::Error,
     },
     /// Larger than what the API takes.
     #[error("event {number} has {bytes} bytes: at most {BODY_BYTES_MAX} are taken")]
@@ -52,6 +64,18 @@ pub(super) enum Error {
         /// How large it is.
         bytes: usize,
     },
+}
+
+impl Error {
+    /// The heading in `docs/errors.md`; those of no event are its own.
+    pub(super) fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Json { .. } => Some("event-bad-json"),
+            Self::Unreadable(_) => None,
+            Self::Event { source, .. } => Some(source.code()),
+            Self::TooLarge { .. } => Some("admin-too-large"),
+        }
+    }
 }
 
 impl Batches {
@@ -64,39 +88,37 @@ impl Batches {
         }
     }
 
-    fn batch(&mut self) -> Result<Option<String>, Error> {
-        let mut batch = String::new();
-        let mut events = 0;
-        while events < EVENTS_MAX
-            && let Some(event) = self.event()?
+    fn batch(&mut self) -> Result<Option<Batch>, Error> {
+        let (mut text, mut ids) = (String::new(), Vec::new());
+        while ids.len() < EVENTS_MAX
+            && let Some((event, id)) = self.event()?
         {
-            let text = event.get();
             // With its comma or brackets.
-            if batch.len() + text.len() + 2 > BODY_BYTES_MAX && events > 0 {
+            if text.len() + event.get().len() + 2 > BODY_BYTES_MAX && !ids.is_empty() {
                 self.waiting.push_front(event);
                 self.count -= 1;
                 break;
             }
-            batch.push(if events == 0 { '[' } else { ',' });
-            batch.push_str(text);
-            events += 1;
+            text.push(if ids.is_empty() { '[' } else { ',' });
+            text.push_str(event.get());
+            ids.push(id);
         }
-        if events == 0 {
+        if ids.is_empty() {
             return Ok(None);
         }
-        batch.push(']');
-        Ok(Some(batch))
+        text.push(']');
+        Ok(Some(Batch { text, ids }))
     }
 
-    fn event(&mut self) -> Result<Option<Box<RawValue>>, Error> {
+    /// The next one, and its id.
+    fn event(&mut self) -> Result<Option<(Box<RawValue>, String)>, Error> {
         while self.waiting.is_empty() {
             let Some(value) = self.values.next() else {
                 return Ok(None);
             };
-            let value = value.map_err(|error| self.no_json(error))?;
+            let value = value.map_err(no_json)?;
             if value.get().starts_with('[') {
-                let array: Vec<Box<RawValue>> =
-                    serde_json::from_str(value.get()).map_err(|error| self.no_json(error))?;
+                let array: Vec<Box<RawValue>> = serde_json::from_str(value.get()).map_err(no_json)?;
                 self.waiting.extend(array);
             } else {
                 self.waiting.push_back(value);
@@ -106,20 +128,25 @@ impl Batches {
             return Ok(None);
         };
         self.count += 1;
-        check(&event, self.count)?;
-        Ok(Some(event))
+        let id = check(&event, self.count)?;
+        Ok(Some((event, id)))
     }
+}
 
-    fn no_json(&self, error: serde_json::Error) -> Error {
-        Error::Json {
-            count: self.count,
-            error,
-        }
+fn no_json(error: serde_json::Error) -> Error {
+    if error.is_io() {
+        return Error::Unreadable(error);
+    }
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    Error::Json {
+        line: error.line(),
+        reason: format!("{what} at column {}", error.column()),
     }
 }
 
 impl Iterator for Batches {
-    type Item = Result<String, Error>;
+    type Item = Result<Batch, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.has_failed {
@@ -131,8 +158,8 @@ impl Iterator for Batches {
     }
 }
 
-/// Here and not only at the host, whose error would count within a batch.
-fn check(event: &RawValue, number: usize) -> Result<(), Error> {
+/// Gives its id. Here and not only at the host, whose error would count within a batch.
+fn check(event: &RawValue, number: usize) -> Result<String, Error> {
     let bytes = event.get().len();
     if bytes + 2 > BODY_BYTES_MAX {
         return Err(Error::TooLarge { number, bytes });
@@ -145,7 +172,9 @@ fn check(event: &RawValue, number: usize) -> Result<(), Error> {
         payload: Bytes::copy_from_slice(event.get().as_bytes()),
     };
     let event = codec::decode(&message, Binding::Http, None);
-    event.map(drop).map_err(|error| Error::Event { number, error })
+    event
+        .map(|event| event.id)
+        .map_err(|source| Error::Event { number, source })
 }
 
 #[cfg(test)]
@@ -157,7 +186,8 @@ mod tests {
     }
 
     fn batches(text: &str) -> Vec<Result<String, Error>> {
-        Batches::new(Box::new(std::io::Cursor::new(text.to_owned()))).collect()
+        let batches = Batches::new(Box::new(std::io::Cursor::new(text.to_owned())));
+        batches.map(|batch| Ok(batch?.text)).collect()
     }
 
     fn check_one(text: &str, ids: &[usize]) {
@@ -175,6 +205,13 @@ mod tests {
         check_one(&format!("[{one},{two}]\n{three}"), &[1, 2, 3]);
         assert!(batches("").is_empty());
         assert!(batches("[]").is_empty());
+    }
+
+    #[test]
+    fn a_batch_knows_its_ids() {
+        let mut found = Batches::new(Box::new(std::io::Cursor::new(format!("[{},{}]", event(7), event(8)))));
+        assert_eq!(found.next().unwrap().unwrap().ids, ["7", "8"]);
+        assert!(found.next().is_none());
     }
 
     #[test]
@@ -207,12 +244,24 @@ mod tests {
     #[test]
     fn what_is_no_event_is_named_by_its_number() {
         let check = |text: &str, expected: &str| {
-            let last = batches(text).pop().unwrap().unwrap_err().to_string();
-            assert!(last.contains(expected), "{last}");
+            let last = batches(text).pop().unwrap().unwrap_err();
+            crate::documented::documented(&[last.code().unwrap()]);
+            let last = format!("{:#}", anyhow::Error::new(last));
+            assert!(last.starts_with(expected), "{last}");
         };
-        check(&format!("{}\n{{\"id\":\"2\"}}", event(1)), "event 2 is none: attribute");
-        check(&format!("{}\nnonsense", event(1)), "what follows event 1 is no JSON");
-        check("7", "event 1 is none");
+        check(
+            &format!("{}\n{{\"id\":\"2\"}}", event(1)),
+            "event 2 is no CloudEvent: attribute",
+        );
+        check(
+            &format!("{}\nnonsense", event(1)),
+            "line 2 is no JSON: expected ident at column 2; write one CloudEvent per line",
+        );
+        check(
+            &format!("[\n{},\n7 8]", event(1)),
+            "line 3 is no JSON: expected `,` or `]` at column 3",
+        );
+        check("7", "event 1 is no CloudEvent");
         let huge = event(1).replace("\"t\"", &format!("\"t\",\"data\":\"{}\"", "x".repeat(BODY_BYTES_MAX)));
         check(&huge, "event 1 has");
     }

@@ -7,8 +7,26 @@ use serde_json::{Map, Value, json};
 use super::Args;
 use crate::clock::Clock;
 
-/// The event in JSON. Its data is the text that was given, to the letter.
-pub(super) fn event(args: &Args, kind: &str, clock: &Clock) -> anyhow::Result<String> {
+/// One event.
+pub(super) struct One {
+    pub(super) id: String,
+    /// In JSON. Its data is the text that was given, to the letter.
+    text: String,
+}
+
+impl One {
+    /// The batch of it alone.
+    pub(super) fn batch(&self) -> String {
+        format!("[{}]", self.text)
+    }
+}
+
+/// The event of these arguments.
+///
+/// # Errors
+/// An attribute is given twice, or the data is no JSON.
+pub(super) fn event(args: &Args, kind: &str, clock: &Clock) -> anyhow::Result<One> {
+    let id = args.id.clone().unwrap_or_else(|| fresh_id(clock));
     let mut attributes = Map::new();
     let mut set = |name: &str, value: &str| attributes.insert(name.to_owned(), json!(value));
     for (name, value) in &args.extensions {
@@ -19,7 +37,7 @@ pub(super) fn event(args: &Args, kind: &str, clock: &Clock) -> anyhow::Result<St
         );
     }
     set("specversion", "1.0");
-    set("id", &args.id.clone().unwrap_or_else(|| fresh_id(clock)));
+    set("id", &id);
     set("source", &args.source);
     set("type", kind);
     set("time", &clock.wall().to_string());
@@ -27,14 +45,16 @@ pub(super) fn event(args: &Args, kind: &str, clock: &Clock) -> anyhow::Result<St
         set("subject", subject);
     }
     let Some(data) = &args.data else {
-        return Ok(Value::Object(attributes).to_string());
+        let text = Value::Object(attributes).to_string();
+        return Ok(One { id, text });
     };
     let data: &RawValue = serde_json::from_str(data).with_context(|| format!("--data is no JSON: {data}"))?;
     set("datacontenttype", "application/json");
     let text = Value::Object(attributes).to_string();
     // Beside the attributes and not among them: there its numbers would be read and written again.
     let open = text.strip_suffix('}').unwrap_or(&text);
-    Ok(format!("{open},\"data\":{data}}}"))
+    let text = format!("{open},\"data\":{data}}}");
+    Ok(One { id, text })
 }
 
 /// Attributes that have an option of their own, or that the command sets.
@@ -80,7 +100,9 @@ mod tests {
     fn built(line: &[&str]) -> anyhow::Result<String> {
         let args = Line::try_parse_from([&["publish", "orders"], line].concat())?.args;
         let kind = args.kind.clone().unwrap();
-        event(&args, &kind, &Clock::seeded(Timestamp(1_790_000_000_000), 7))
+        let one = event(&args, &kind, &Clock::seeded(Timestamp(1_790_000_000_000), 7))?;
+        assert!(one.text.contains(&format!("\"id\":\"{}\"", one.id)));
+        Ok(one.text)
     }
 
     #[tokio::test(start_paused = true)]

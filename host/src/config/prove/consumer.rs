@@ -1,6 +1,7 @@
 //! Proves a `[consumer.NAME]`: what it reads and writes, and that its promises can be kept with the streams it has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Directory, Prover, count, given, plugin, span_of, words};
@@ -9,7 +10,7 @@ use crate::config::problem::Code;
 use crate::config::quantity::show_period;
 use crate::config::read::{At, Named};
 use crate::config::sheet::Span;
-use crate::plan::{self, Key, Name, Place, Secret, TypePattern, WriteRule};
+use crate::plan::{self, Key, Name, Place, Secret, TemplatePart, TypePattern, WriteRule};
 
 /// An event that kills its host is found at its third such stop, so it is given that often by the ack wait alone.
 const UNCLEAN_STOPS: u32 = 3;
@@ -36,7 +37,7 @@ impl Prover<'_, '_> {
         let dead_letter = consumer
             .dead_letter
             .as_ref()
-            .and_then(|reference| self.written(reference, streams));
+            .and_then(|reference| self.letters(reference, streams));
         let plugin = self.plugin(&consumer.plugin, &at.span);
         self.required(&consumer.reads, "reads", &at.span);
         let reads = self.read(consumer.reads.as_ref()?, streams)?;
@@ -73,7 +74,7 @@ impl Prover<'_, '_> {
             return None;
         }
         plugin::locate(&self.path(text))
-            .map_err(|message| self.sheet.error(Code::PluginNotFound, span, message))
+            .map_err(|message| self.sheet.error(Code::PluginNotFound, span, message).hint(plugin::HINT))
             .ok()
     }
 
@@ -116,6 +117,32 @@ impl Prover<'_, '_> {
             }
             Some((Writes::ByType(rules), _)) => self.rules(rules, streams),
         }
+    }
+
+    /// The stream for copies of dead letters. Its place must be there for every message, also for one that is no event.
+    fn letters(&mut self, reference: &At<String>, streams: &Directory<plan::Stream>) -> Option<Arc<plan::Stream>> {
+        let stream = self.written(reference, streams)?;
+        let (key, template) = match &stream.place {
+            Place::Log(_) => return Some(stream),
+            Place::JetStream(place) => ("subject", place.subject.as_ref()?),
+            Place::Path(template) => ("path", template),
+        };
+        let attribute = template.parts.iter().find_map(|part| match part {
+            TemplatePart::Attribute(name) => Some(name),
+            TemplatePart::Literal(_) => None,
+        });
+        if let Some(attribute) = attribute {
+            let message = format!(
+                "stream \"{}\" can't take dead letters: its `{key}` has {{{attribute}}} in it, and what could not be decoded has no attributes",
+                stream.name
+            );
+            self.sheet
+                .error(Code::NotWritable, &reference.span, message)
+                .hint(format!(
+                    "name a stream whose `{key}` has no braces; headers say what each letter is"
+                ));
+        }
+        Some(stream)
     }
 
     fn rules(&mut self, rules: &Named<String>, streams: &Directory<plan::Stream>) -> Vec<WriteRule> {

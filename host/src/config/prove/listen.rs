@@ -75,11 +75,20 @@ impl Prover<'_, '_> {
         Some(address)
     }
 
-    /// A token, which must not be empty: an unset variable with an empty default would open the door.
+    /// A bearer token. It must not be empty: an unset variable with an empty default would open the door. Nor can it have white space: no
+    /// client can send it so, and one that comes with the line break of the file it is kept in would lock everybody out.
     pub(super) fn token(&mut self, field: &Option<At<Secret>>) -> Option<Secret> {
         let (secret, span) = given(field)?;
         if secret.reveal().is_empty() {
             self.sheet.error(Code::BadValue, span, "the secret is empty");
+        } else if secret.reveal().contains(|c: char| c.is_whitespace() || c.is_control()) {
+            self.sheet
+                .error(
+                    Code::BadValue,
+                    span,
+                    "the secret has white space or a control character in it",
+                )
+                .hint("most often it is the line break at the end of the file that it was read from: leave it out");
         }
         Some(secret.clone())
     }

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+/// What `plugin` may name.
+pub(super) const HINT: &str = "name a .wasm file, a folder with plugin.wasm, or a Cargo project built for wasm32-wasip2; paths are relative to the config file's folder";
+
 /// The file of a plugin: the path itself; or in a folder `plugin.wasm`, else its only `.wasm` file, else what Cargo has built.
 ///
 /// # Errors
 /// What was looked for, and what to do.
-pub(super) fn locate(path: &Path) -> Result<PathBuf, String> {
+pub(crate) fn locate(path: &Path) -> Result<PathBuf, String> {
     if path.is_file() {
         return Ok(path.to_owned());
     }

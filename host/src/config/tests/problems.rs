@@ -39,6 +39,7 @@ error[config-plugin-not-found]: there is no /nowhere/plugins/inventory
    |
 12 | plugin = "plugins/inventory"
    |          ^^^^^^^^^^^^^^^^^^^
+   = help: name a .wasm file, a folder with plugin.wasm, or a Cargo project built for wasm32-wasip2; paths are relative to the config file's folder
 
 error[config-unknown-reference]: there is no stream "ordesr"
   --> /nowhere/tidegate.toml:13:10
@@ -593,6 +594,62 @@ fn what_is_wrong_with_a_consumer_is_said() {
 }
 
 #[test]
+fn dead_letters_need_a_place_without_attributes() {
+    let text = |stream: &str| {
+        format!(
+            "[stream.dead]\n{stream}\n[consumer.x]\nplugin = \"plugins/inventory\"\nreads = \"in\"\ndead_letter = \"dead\"\n"
+        )
+    };
+    for (stream, words) in [
+        (
+            "broker = \"nats\"\nsubject = \"dead.{type}\"",
+            ["`subject` has {type}", "no braces"],
+        ),
+        (
+            "broker = \"hook\"\npath = \"/dead/{id}\"",
+            ["`path` has {id}", "no braces"],
+        ),
+    ] {
+        check(&text(stream), "config-not-writable", (7, 15), &words);
+    }
+    for stream in [
+        "broker = \"nats\"\nsubject = \"dead.all\"",
+        "broker = \"hook\"",
+        "broker = \"log\"",
+    ] {
+        let said = said(&text(stream));
+        assert!(said.is_empty(), "{said:?}");
+    }
+}
+
+#[test]
+fn too_few_instances_are_warned_of() {
+    let text = |instances: u32| {
+        format!(
+            "[host]\ninstances_max = {instances}\n[consumer.x]\nplugin = \"plugins/inventory\"\nreads = \"in\"\nconcurrency = 3\n\
+             [consumer.y]\nplugin = \"plugins/inventory\"\nreads = \"in\"\nconcurrency = 4\n"
+        )
+    };
+    check(
+        &text(6),
+        "config-out-of-bounds",
+        (2, 17),
+        &["is 6", "together is 7", "wait"],
+    );
+    assert!(parsed(&format!("{BASE}{}", text(6)), &no_env).is_ok());
+    assert!(said(&text(7)).is_empty());
+}
+
+#[test]
+fn a_token_that_no_client_can_send_is_refused() {
+    for token in ["t0ken\\n", " t0ken", "to ken", "t0ken\\u0000"] {
+        let text = format!("[admin]\ntoken = \"{token}\"\n");
+        check(&text, "config-bad-value", (2, 9), &["white space", "line break"]);
+        assert!(!said(&text)[0].3.contains("ken\""), "it is never shown");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_listener_is_said() {
     check(
         "[admin]\nlisten = \"localhost:7070\"",
@@ -726,6 +783,29 @@ fn what_is_no_toml_is_said_with_its_place() {
     assert_eq!(places, [(Code::Syntax, 2), (Code::Syntax, 4), (Code::Syntax, 5)]);
 }
 
+/// Values were masked only beside a few words, and so a key, a granted value or a text of many lines was not.
+#[test]
+fn values_are_not_shown_of_what_is_no_toml() {
+    for (line, shown) in [
+        ("key = hunter2", "key =********"),
+        ("creds = hunter2", "creds =********"),
+        (
+            "grants = { config = { stripe = hunter2",
+            "grants =******************************",
+        ),
+        ("  stripe = hunter2 }", "  stripe =**********"),
+        ("hunter2", "*******"),
+        ("aHVudGVyMg== hunter2", "********************"),
+        ("\"hunter2\" = \"x", "**************"),
+        ("[consumer.x] hunter2", "[consumer.x]********"),
+        ("[broker.main", "[broker.main"),
+    ] {
+        let problems = parsed(&format!("{line}\n"), &no_env).unwrap_err();
+        let place = problems.0[0].place.as_ref().unwrap();
+        assert_eq!((place.line, place.text.as_str()), (1, shown), "{problems}");
+    }
+}
+
 #[test]
 fn a_file_that_can_not_be_read_is_said() {
     let folder = folder();
@@ -740,4 +820,45 @@ fn a_file_that_can_not_be_read_is_said() {
     );
     std::fs::write(&path, EXAMPLE).unwrap();
     assert!(load(&path, &no_env).is_ok());
+}
+
+#[test]
+fn a_mistyped_key_is_not_missing_too() {
+    let consumer = "[consumer.x]\nplugin = \"plugins/inventory\"\n";
+    check(
+        &format!("{consumer}raeds = \"in\""),
+        "config-unknown-key",
+        (3, 1),
+        &["unknown key `raeds`", "did you mean `reads`?"],
+    );
+    // Another key is missing all the same.
+    let said = said("[consumer.x]\nplugn = \"plugins/inventory\"");
+    let codes: Vec<_> = said.iter().map(|(code, ..)| *code).collect();
+    assert_eq!(codes, ["config-missing-key", "config-unknown-key"], "{said:#?}");
+    // And of another section, too.
+    let text = "[legder]\nurl = \"embedded:data\"\n";
+    let problems = parsed(text, &no_env).unwrap_err();
+    let codes: Vec<_> = problems.0.iter().map(|problem| problem.code.as_str()).collect();
+    assert_eq!(codes, ["config-unknown-key"], "{problems}");
+}
+
+#[test]
+fn what_may_be_a_secret_under_an_unknown_key_is_masked() {
+    let shown = |line: &str| {
+        let problems = parsed(&format!("[ledger]\nurl = \"embedded:data\"\n{line}"), &no_env).unwrap_err();
+        problems.to_string()
+    };
+    let check = |line: &str, is_masked: bool| {
+        let shown = shown(line);
+        assert_eq!(!shown.contains("s3cret"), is_masked, "{shown}");
+        assert!(shown.contains("config-unknown-key"), "{shown}");
+    };
+    check("[consumer.x]\nraeds = \"s3cret\"", false);
+    check("[consumer.x]\ntype = [\"s3cret\", \"b\"]", false);
+    // Near `path`, and a password.
+    check("[stream.x]\npass = \"s3cret\"", true);
+    check("[broker.x]\npasword = \"s3cret\"", true);
+    check("[broker.x]\nulr = \"nats://bob:s3cret@host\"", true);
+    check("[consumer.x]\nbanana = \"s3cret\"", true);
+    check("[consumer.x.grants]\nconfg = { name = \"s3cret\" }", true);
 }

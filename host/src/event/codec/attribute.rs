@@ -8,7 +8,7 @@ use crate::event::{Event, Extension, Value};
 /// Names and values of one event in all. What intermediaries must forward is 64 KiB with the data, so more is never portable.
 const BYTES_MAX: usize = 64 * 1024;
 /// Extensions of one event. Finding one is a linear search, which this keeps short; known producers send fewer than 30.
-const EXTENSIONS_MAX: usize = 128;
+pub(crate) const EXTENSIONS_MAX: usize = 128;
 
 /// Collects attributes into an event, each checked as it comes.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use crate::event::key::LaneKey;
 use crate::ledger::embedded::Embedded;
 use crate::ledger::{
     Entry, Error, Known, Ledger, ParkedEvent, ParkedLane, Parking, Read, RecordKey, Refused, StateBucket, StateKey,
-    Written,
+    TakenBefore, Written,
 };
 use crate::plan::Name;
 
@@ -103,8 +103,8 @@ impl Ledger for Failing {
         self.inner.list_state(bucket, after, limit)
     }
 
-    fn suspect_until<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<Position>, Error>> {
-        self.inner.suspect_until(consumer)
+    fn taken_before<'a>(&'a self, consumer: &'a Name) -> BoxFuture<'a, Result<Option<TakenBefore>, Error>> {
+        self.inner.taken_before(consumer)
     }
 
     fn recovered(&self, consumer: &Name) {

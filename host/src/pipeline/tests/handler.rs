@@ -37,6 +37,8 @@ pub(super) enum Answer {
     NotRun,
     /// The host itself is broken.
     Panic,
+    /// Takes so long, then does that.
+    After(Duration, Box<Answer>),
     /// Waits at the gate, then does that.
     At(Gate, Box<Answer>),
 }
@@ -131,10 +133,24 @@ impl Scripted {
     }
 
     async fn answer(&self, call: &Call<'_>, mut answer: Answer) -> Attempted {
-        while let Answer::At(gate, then) = answer {
-            gate.pass().await;
-            answer = *then;
+        let mut duration = Duration::from_micros(10);
+        loop {
+            answer = match answer {
+                Answer::At(gate, then) => {
+                    gate.pass().await;
+                    *then
+                }
+                Answer::After(time, then) => {
+                    tokio::time::sleep(time).await;
+                    duration += time;
+                    *then
+                }
+                answer => break self.ended(call, answer, duration).await,
+            }
         }
+    }
+
+    async fn ended(&self, call: &Call<'_>, answer: Answer, duration: Duration) -> Attempted {
         let (outcome, effects) = match answer {
             Answer::Emit(streams) => (Outcome::Succeeded, emit(call, &streams)),
             Answer::Count(key) => (Outcome::Succeeded, count(call, key).await),
@@ -142,12 +158,12 @@ impl Scripted {
             Answer::FailFor(after) => (failed(Class::Transient, Some(after)), Effects::default()),
             Answer::Panic => panic!("a fault of the host"),
             Answer::NotRun => (Outcome::NotRun("no room".to_owned()), Effects::default()),
-            Answer::Done | Answer::At(..) => (Outcome::Succeeded, Effects::default()),
+            Answer::Done | Answer::At(..) | Answer::After(..) => (Outcome::Succeeded, Effects::default()),
         };
         Attempted {
             outcome,
             effects,
-            duration: Duration::from_micros(10),
+            duration,
             memory: 65_536,
         }
     }

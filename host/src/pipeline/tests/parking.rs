@@ -8,6 +8,7 @@ use super::handler::{Answer, Gate};
 use super::stage::Stage;
 use crate::event::Event;
 use crate::outcome::Class;
+use crate::plan::OnDead;
 
 /// A stage whose lanes are parked when they wait at all.
 fn stage(script: impl Fn(&Event, u32) -> Answer + Send + Sync + 'static) -> Stage {
@@ -112,6 +113,52 @@ async fn when_the_parking_is_full_the_broker_keeps_the_rest_and_order_holds() {
             !stage.metrics().is_parking_full() && stage.metrics().parked_now() == 0
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_full_parking_stops_no_key_that_can_run() {
+    let mut stage = Stage::new(|event, attempt| match (event.id.as_str(), attempt) {
+        ("bad", _) => Answer::Fail(Class::Permanent),
+        ("b1", 1) => Answer::FailFor(Duration::from_millis(50)),
+        _ => Answer::Done,
+    });
+    stage.plan.on_dead = OnDead::HoldKey;
+    stage.plan.retry.park_after = Duration::from_millis(10);
+    stage.plan.retry.parked_max = 2.try_into().unwrap();
+    stage.start().await;
+    // A held key fills the parking.
+    stage.send_many(&["bad", "a1", "a2", "a3"], "a").await;
+    stage
+        .until("the parking is full", |stage| stage.metrics().is_parking_full())
+        .await;
+    // Another key waits for longer than what is parked, and goes on.
+    stage.send_many(&["b1", "b2"], "b").await;
+    stage.until_called("b2", 1).await;
+    assert_eq!(order(&stage), ["bad", "b1", "b2"]);
+}
+
+#[tokio::test]
+async fn a_key_that_fills_the_budget_and_is_slow_does_not_stop_the_others() {
+    let mut stage = Stage::new(|event, _| match event.id.strip_prefix('a') {
+        Some(_) => Answer::After(Duration::from_millis(30), Box::new(Answer::Done)),
+        None => Answer::Done,
+    });
+    stage.plan.retry.park_after = Duration::from_millis(10);
+    stage.plan.retry.park_over = 4.try_into().unwrap();
+    stage.plan.budget.events = 16.try_into().unwrap();
+    stage.start().await;
+    for id in &ids(40) {
+        stage.send(id, "a").await;
+    }
+    stage.send("b1", "b").await;
+    stage.until_called("a40", 1).await;
+    let mut order = order(&stage);
+    let place = order.iter().position(|id| id == "b1").unwrap();
+    assert!(place < 30, "it waited for {place} events of the slow key");
+    order.retain(|id| id != "b1");
+    order.dedup();
+    assert_eq!(order, ids(40));
+    stage.until_idle().await;
 }
 
 #[tokio::test]

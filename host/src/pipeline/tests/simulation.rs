@@ -1,5 +1,5 @@
-//! Everything at once, from a seed: duplicates, failures, parked lanes, an unreliable broker and ledger, drains and crashes. At the
-//! end every event has taken effect once, in the order of its key, and nothing is left in memory.
+//! Everything at once, from a seed: duplicates, failures, parked lanes, an unreliable broker and ledger, redrives, drains and
+//! crashes. At the end every event has taken effect once, in the order of its key, and nothing is left in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +43,7 @@ fn stage(seed: u64) -> Stage {
     stage.plan.retry.attempts = 50.try_into().unwrap();
     stage.plan.retry.park_after = Duration::from_millis(10);
     stage.plan.retry.park_over = 4.try_into().unwrap();
+    stage.plan.retry.parked_max = 30.try_into().unwrap();
     stage.plan.budget.events = 24.try_into().unwrap();
     stage.plan.concurrency = 6.try_into().unwrap();
     stage
@@ -70,6 +71,13 @@ async fn send(stage: &mut Stage, seed: u64, sent: &mut Sent) {
             }
             0..25 => _ = stage.stop().await,
             25..35 => _ = stage.stop_within(Duration::ZERO).await,
+            // In vain, but they come between.
+            35..55 => {
+                for dead in stage.dead().await {
+                    stage.redrive(dead.id).await;
+                }
+                continue;
+            }
             _ => continue,
         }
         stage.start().await;

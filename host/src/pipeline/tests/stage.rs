@@ -22,6 +22,7 @@ use crate::event::{Event, Message, codec};
 use crate::ledger::embedded::{self, Embedded};
 use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, Outbox};
 use crate::metrics::{self, Counts, Metrics};
+use crate::pipeline::ages::Ages;
 use crate::pipeline::{Happening, Left, Parts, Pipeline, relay};
 use crate::plan::{self, BrokerKind, ContentMode, Name, Place, Template, TemplatePart};
 use crate::store::{Settings, Store};
@@ -103,6 +104,7 @@ impl Stage {
             ledger: failing.clone(),
             parking: failing,
             relays,
+            ages: Arc::new(Ages::since(clock.now())),
             quarantine: Arc::default(),
             metrics: consumer.clone(),
             feed: self.feed.clone(),

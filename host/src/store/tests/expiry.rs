@@ -160,11 +160,10 @@ async fn check_recovery(closes: bool) {
     drop(store);
     let late = AT.after(Duration::from_secs(100_000));
     let store = folder.open_at(late).unwrap();
-    let suspect = (!closes).then_some(Position(7));
-    assert_eq!(store.suspect_until(&name("a")).unwrap(), suspect);
+    assert_eq!(store.taken_before(&name("a")).unwrap(), Some((Position(7), !closes)));
     assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 0);
     store.recovered(&name("a"));
-    assert_eq!(store.suspect_until(&name("a")).unwrap(), None);
+    assert_eq!(store.taken_before(&name("a")).unwrap(), None);
     assert_eq!(store.expire(late, Duration::ZERO).await.unwrap(), 0);
     assert!(remembers(&store, 1));
     store.recovered(&name("b"));

@@ -49,6 +49,11 @@ pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
+/// The snippets of the README compile and hold.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
 pub use bindings::tidegate::plugin::context::Attempt;
 pub use bindings::tidegate::plugin::outbox::EmitError;
 pub use bindings::tidegate::plugin::types::{Draft, Event, Extension, Failure, Transient};

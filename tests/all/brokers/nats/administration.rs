@@ -4,9 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use async_nats::jetstream::stream;
 use tidegate::broker::suite::{Host, PATIENCE, Stand, in_time, numbers};
-use tidegate::broker::{self, Broker, Error, Room, Settlement, Subscribed, Subscription};
+use tidegate::broker::{self, Broker, Error, Outgoing, Room, Settlement, Subscribed, Subscription};
 use tidegate::clock::Clock;
+use tidegate::event::Message;
 use tidegate::plan;
 use tidegate_tests::servers;
 use tokio::time::timeout;
@@ -122,6 +124,87 @@ async fn a_server_without_jetstream_is_told_from_one_that_is_away() {
     let broker = broker::nats::connect(&plan, Clock::system()).await.unwrap();
     let error = broker.check().await.unwrap_err();
     assert!(misconfigured(&error).contains("enable it"), "{error}");
+}
+
+/// Publishes messages of 10 KiB until one is not confirmed.
+async fn publish_until_refused(stand: &Nats) -> Error {
+    let host = Host::start(stand).await;
+    let publish = async {
+        for number in 0.. {
+            let message = Message {
+                subject: stand.subject(),
+                payload: vec![b'x'; 10 << 10].into(),
+                ..Message::default()
+            };
+            let outgoing = Outgoing {
+                id: format!("m{number}").into(),
+                key: Arc::from(b"k".as_slice()),
+                message,
+            };
+            if let Err(error) = host.publisher.publish(vec![outgoing]).await.remove(0) {
+                return error;
+            }
+        }
+        unreachable!()
+    };
+    timeout(PATIENCE, publish).await.expect("it is refused in the end")
+}
+
+/// Its messages were dead letters, which none of them deserves.
+#[tokio::test]
+async fn a_full_account_may_have_room_later() {
+    let server = servers::Nats::with_config(
+        "accounts { A { users: [ { user: host, password: x } ], jetstream { max_file: 100K, max_memory: 0 } } }\nno_auth_user: host",
+    );
+    let error = publish_until_refused(&Nats::new(server)).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("resource limits exceeded"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_stream_may_have_room_later() {
+    let stand = super::stand().await;
+    let config = stream::Config {
+        name: "orders".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        max_bytes: 100 << 10,
+        discard: stream::DiscardPolicy::New,
+        ..stream::Config::default()
+    };
+    stand.administrator().await.create_stream(config).await.unwrap();
+    let error = publish_until_refused(&stand).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("maximum bytes exceeded"), "{error}");
+}
+
+#[tokio::test]
+async fn a_sealed_stream_is_a_matter_of_the_config() {
+    let stand = super::stand().await;
+    let config = stream::Config {
+        name: "orders".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        ..stream::Config::default()
+    };
+    let administrator = stand.administrator().await;
+    administrator.create_stream(config.clone()).await.unwrap();
+    let sealed = stream::Config { sealed: true, ..config };
+    administrator.update_stream(sealed).await.unwrap();
+    let error = publish_until_refused(&stand).await;
+    assert!(misconfigured(&error).contains("sealed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_message_over_the_streams_own_bound_is_refused() {
+    let stand = super::stand().await;
+    let config = stream::Config {
+        name: "orders".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        max_message_size: 1 << 10,
+        ..stream::Config::default()
+    };
+    stand.administrator().await.create_stream(config).await.unwrap();
+    let error = publish_until_refused(&stand).await;
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
 }
 
 #[tokio::test]

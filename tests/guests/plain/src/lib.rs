@@ -116,20 +116,29 @@ fn state(event: &Event) -> Result<(), Failure> {
                 Ok(()) => "Ok(())".to_owned(),
                 Err(_) => "Err".to_owned(),
             },
-            ["get-many", keys @ ..] => {
-                let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-                let pairs = batch::get_many(&bucket, &keys).unwrap();
-                let pairs = pairs
-                    .into_iter()
-                    .map(|pair| pair.map(|(key, value)| (key, text(value))));
-                format!("{:?}", pairs.collect::<Vec<_>>())
+            ["get-many", keys @ ..] => match batch::get_many(&bucket, &owned(keys)) {
+                Ok(pairs) => {
+                    let pairs = pairs.into_iter();
+                    let pairs = pairs.map(|pair| pair.map(|(key, value)| (key, text(value))));
+                    format!("{:?}", pairs.collect::<Vec<_>>())
+                }
+                Err(error) => format!("Err({error:?})"),
+            },
+            ["set-many", value, keys @ ..] => {
+                let pairs = owned(keys).into_iter().map(|key| (key, value.as_bytes().to_vec()));
+                format!("{:?}", batch::set_many(&bucket, &pairs.collect::<Vec<_>>()))
             }
+            ["delete-many", keys @ ..] => format!("{:?}", batch::delete_many(&bucket, &owned(keys))),
             ["fail"] => return Err(Failure::Permanent("as told".to_owned())),
             other => panic!("no such step: {other:?}"),
         };
         answers.push(answer);
     }
     say(&answers.join("\n"))
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 fn text(value: Vec<u8>) -> String {

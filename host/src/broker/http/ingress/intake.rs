@@ -141,10 +141,11 @@ fn unwritten(error: codec::Error, stream: &Stream) -> Answer {
 }
 
 /// The same for the same event on the same route, so that a request sent again is recognised: hex of SHA-256 over the parts, each
-/// with its length before it.
+/// with its length before it. Its data is one of them: another event under the same id is no repetition, and its consumers are to see that.
 fn id(route: &str, event: &Event) -> String {
     let mut hasher = Sha256::new();
-    for part in [route, &event.source, &event.id] {
+    let data = event.data.as_deref().unwrap_or_default();
+    for part in [route.as_bytes(), event.source.as_bytes(), event.id.as_bytes(), data] {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part);
     }

@@ -225,6 +225,26 @@ async fn a_webhook_sender_is_given_permission() {
     );
 }
 
+/// A path that is there was told from one that is not, without the token.
+#[tokio::test]
+async fn permission_to_send_says_nothing_of_routes() {
+    let plan = Ingress {
+        token: Some(Secret::new("secret".to_owned())),
+        ..ingress_plan()
+    };
+    let serving = start(plan, &Recorder::new()).await;
+    let mut answers = Vec::new();
+    for path in ["/orders", "/nowhere"] {
+        let url = format!("http://{}{path}", serving.address());
+        let asked = client().request(reqwest::Method::OPTIONS, url);
+        let answer = reply(asked.header("WebHook-Request-Origin", "sender.example.com")).await;
+        let mut headers = answer.headers;
+        headers.remove("date");
+        answers.push((answer.status, headers, answer.body));
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
 #[tokio::test]
 async fn the_token_is_demanded_before_anything_else() {
     let recorder = Recorder::new();

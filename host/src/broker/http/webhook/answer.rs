@@ -30,8 +30,10 @@ pub(super) fn verdict(
             reason,
             retry_after,
         }),
-        // No message would fare better: the token is wrong, or the place is gone (CloudEvents webhooks, section 2.2).
-        401 | 407 | 410 => Err(Error::Misconfigured { broker, reason }),
+        // No message would fare better: the token is wrong or has expired, the place is not there yet or any more (CloudEvents webhooks,
+        // section 2.2), or it is none that takes messages. A receiver that means one message by these is told apart by no status; to
+        // hold what it never takes is seen and mended, and to give up what it would have taken is neither.
+        401 | 403 | 404 | 405 | 407 | 410 => Err(Error::Misconfigured { broker, reason }),
         400..=499 => Err(Error::Refused { broker, reason }),
         _ => Err(Error::Misconfigured {
             broker,
@@ -109,8 +111,11 @@ mod tests {
         for (statuses, expected) in [
             (&[200, 201, 202, 204, 299][..], "ok"),
             (&[408, 425, 429, 500, 502, 503, 504, 599], "again"),
-            (&[400, 403, 404, 405, 409, 413, 415, 422, 499], "refused"),
-            (&[301, 302, 304, 307, 308, 401, 407, 410, 600, 100], "person"),
+            (&[400, 402, 406, 409, 413, 415, 422, 499], "refused"),
+            (
+                &[301, 302, 304, 307, 308, 401, 403, 404, 405, 407, 410, 600, 100],
+                "person",
+            ),
         ] {
             for status in statuses {
                 assert_eq!(meaning(*status), expected, "{status}");

@@ -1,5 +1,8 @@
-//! Connections to the ingress, bounded in number and in idleness, so that clients that only hold connections open can't use up the
-//! files of the whole host.
+//! Connections to a listener, bounded in number and in idleness, so that clients that only hold connections open can't use up the files
+//! of the whole host, nor keep others out for ever.
+//!
+//! The idleness is measured on the connection and not by the HTTP server above it, whose own limit is one of HTTP/1 alone and does not
+//! begin before it has seen which version the client speaks.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,15 +19,16 @@ use tokio::time::{Sleep, sleep};
 
 /// A listener that accepts no more than so many connections at once; further ones wait in the system's own queue.
 #[derive(Debug)]
-pub(super) struct Bounded {
+pub(crate) struct Bounded {
     listener: TcpListener,
     permits: Arc<Semaphore>,
     idle: Duration,
 }
 
 impl Bounded {
-    /// Bounds a listener: at most `max` connections, each closed after nothing came from its client for `idle`.
-    pub(super) fn new(listener: TcpListener, max: usize, idle: Duration) -> Self {
+    /// Bounds a listener: at most `max` connections. Each is closed after nothing came or went for `idle`, and after twice that if nothing
+    /// went: a client that sends its request byte by byte has that long for it.
+    pub(crate) fn new(listener: TcpListener, max: usize, idle: Duration) -> Self {
         let permits = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
         Self {
             listener,
@@ -48,6 +52,7 @@ impl Listener for Bounded {
             stream,
             idle: self.idle,
             idle_until: Box::pin(sleep(self.idle)),
+            unanswered_until: Box::pin(sleep(self.idle * 2)),
             _permit: permit,
         };
         (connection, address)
@@ -59,31 +64,57 @@ impl Listener for Bounded {
 }
 
 /// A connection that gives its place back when it is dropped.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     idle: Duration,
     idle_until: Pin<Box<Sleep>>,
+    unanswered_until: Pin<Box<Sleep>>,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    fn came(&mut self) {
+        let again = sleep(self.idle);
+        self.idle_until.as_mut().set(again);
+    }
+
+    fn went(&mut self) {
+        self.came();
+        let again = sleep(self.idle * 2);
+        self.unanswered_until.as_mut().set(again);
+    }
+
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        // Both are asked, so that both wake.
+        let (idle, unanswered) = (
+            self.idle_until.as_mut().poll(cx),
+            self.unanswered_until.as_mut().poll(cx),
+        );
+        idle.is_ready() || unanswered.is_ready()
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if polled.is_ready() {
-            let again = sleep(self.idle);
-            self.idle_until.as_mut().set(again);
+            self.came();
             return polled;
         }
-        self.idle_until
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        if self.is_overdue(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if polled.is_ready() {
+            self.went();
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,5 +183,50 @@ mod tests {
             .ok();
         assert!(rest.is_empty());
         timeout(LONG, ask(address)).await.expect("its place is free again");
+    }
+
+    /// Each byte gave it the whole time again.
+    #[tokio::test]
+    async fn a_connection_that_sends_its_request_byte_by_byte_is_closed() {
+        for beginning in ["GET / HTTP/1.1\r\nx-slow: ", "PRI * HTTP/2"] {
+            let address = start(1, Duration::from_millis(100)).await;
+            let mut slow = TcpStream::connect(address).await.expect("connects");
+            let closed = async {
+                for byte in beginning.bytes().chain(std::iter::repeat(b'a')) {
+                    let pause = timeout(Duration::from_millis(20), slow.read_u8());
+                    if slow_is_closed(pause.await) {
+                        return;
+                    }
+                    slow.write_all(&[byte]).await.ok();
+                }
+            };
+            timeout(LONG, closed).await.expect("in time");
+            timeout(LONG, ask(address)).await.expect("its place is free again");
+        }
+    }
+
+    fn slow_is_closed(read: Result<io::Result<u8>, tokio::time::error::Elapsed>) -> bool {
+        match read {
+            Ok(Ok(byte)) => panic!("an answer begins with {byte}"),
+            Ok(Err(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_answered_is_kept() {
+        let address = start(1, Duration::from_millis(400)).await;
+        let mut stream = timeout(LONG, ask(address)).await.expect("in time");
+        // Three times as long as one without an answer is.
+        for _ in 0..12 {
+            let mut rest = [0; 1024];
+            let pause = async { while stream.read(&mut rest).await.expect("it is open") > 0 {} };
+            assert!(
+                timeout(Duration::from_millis(200), pause).await.is_err(),
+                "it was closed"
+            );
+            let request = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+            request.await.expect("it is open");
+        }
     }
 }
