@@ -40,6 +40,9 @@ const FEED: usize = 4_096;
 const RELAY_QUEUE: usize = 1_024;
 /// Rows of the outbox in one page when a host starts.
 const PAGE: usize = 10_000;
+/// How long another process may hold the ledger before a start gives up, and how often it looks meanwhile.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_LOOK: Duration = Duration::from_millis(50);
 /// How often old records and log entries are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -296,10 +299,16 @@ async fn open_store(plan: &Plan, clock: &Clock) -> Result<Arc<Store>, ledger::Er
         retention: plan.ledger.retention,
         fsync: plan.ledger.fsync,
     };
-    let clock = clock.clone();
-    let opened = tokio::task::spawn_blocking(move || Store::open(settings, clock)).await;
-    let opened = opened.map_err(|error| ledger::Error::Unavailable(error.to_string()))?;
-    Ok(opened?)
+    let patient_until = clock.now() + LOCK_PATIENCE;
+    loop {
+        let (settings, clock_of_store) = (settings.clone(), clock.clone());
+        let opened = tokio::task::spawn_blocking(move || Store::open(settings, clock_of_store)).await;
+        match opened.map_err(|error| ledger::Error::Unavailable(error.to_string()))? {
+            // A command that looks at a stopped host's dead letters is gone in a moment, a host that drains soon.
+            Err(store::Error::Locked(_)) if clock.now() < patient_until => tokio::time::sleep(LOCK_LOOK).await,
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// The streams that are logs in the ledger's own store.
