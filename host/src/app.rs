@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::ages::Ages;
 use crate::pipeline::quarantine::Quarantine;
 use crate::pipeline::relay::{self, Relay};
+use crate::pipeline::unconfirmed::Inherited;
 use crate::pipeline::{self, Left, Pipeline};
 use crate::plan::{BrokerKind, LedgerPlace, Name, Place, Plan, Stream};
 use crate::plugin::{self, Handler};
@@ -168,7 +169,7 @@ impl Prepared {
 
         let mut relays = JoinSet::new();
         let relay = relay_parts(&plan, &brokers, &ledger, &clock, &metrics);
-        let relay = start_relays(relay, ledger.as_ref(), &mut relays).await?;
+        let (relay, mut inherited) = start_relays(relay, ledger.as_ref(), &mut relays).await?;
 
         let mut parts = Vec::new();
         let ages: Vec<Arc<Ages>> = plan
@@ -188,6 +189,7 @@ impl Prepared {
                 ledger: ledger.clone(),
                 parking: ledger.clone(),
                 relays: relay.clone(),
+                inherited: inherited.remove(name).unwrap_or_default(),
                 ages: ages.clone(),
                 quarantine: quarantine.clone(),
                 metrics: metrics.consumer(name),
@@ -397,12 +399,13 @@ fn relay_parts(
     parts
 }
 
-/// Starts the relays with what the last host left in the outbox, before anything newer can be committed.
+/// Starts the relays with what the last host left in the outbox, before anything newer can be committed. Says how much that was, by
+/// consumer.
 async fn start_relays(
     parts: HashMap<Name, relay::Parts>,
     outbox: &dyn Outbox,
     tasks: &mut JoinSet<()>,
-) -> Result<HashMap<Name, Relay>, ledger::Error> {
+) -> Result<(HashMap<Name, Relay>, HashMap<Name, Inherited>), ledger::Error> {
     let mut left: HashMap<Name, Vec<Row>> = HashMap::new();
     let mut after = None;
     loop {
@@ -413,17 +416,18 @@ async fn start_relays(
             left.entry(row.output.stream.clone()).or_default().push(row);
         }
     }
-    let mut relays = HashMap::new();
+    let (mut relays, mut inherited) = (HashMap::new(), HashMap::<Name, Inherited>::new());
     for (name, parts) in parts {
-        let rows = left.remove(&name).unwrap_or_default();
-        let (relay, task) = parts.start(rows, RELAY_QUEUE);
+        let rows = left.remove(&name).unwrap_or_default().into_iter();
+        let rows = rows.map(|row| inherited.entry(row.consumer.clone()).or_default().post(row));
+        let (relay, task) = parts.start(rows.collect(), RELAY_QUEUE);
         tasks.spawn(task);
         relays.insert(name, relay);
     }
     for (stream, rows) in left {
         warn!(stream = %stream, rows = rows.len(), "outbox holds events for a stream that nobody writes any more: they wait until it is back in the config");
     }
-    Ok(relays)
+    Ok((relays, inherited))
 }
 
 fn start_pipelines(parts: Vec<pipeline::Parts>) -> (BTreeMap<Name, Pipeline>, BTreeMap<Name, host::Consumer>) {

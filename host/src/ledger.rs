@@ -589,7 +589,7 @@ pub enum Error {
     #[error("the ledger is unavailable: {0}")]
     Unavailable(String),
     /// Another process owns the folder.
-    #[error("another process uses the ledger in {0}: stop it, or give this host another folder")]
+    #[error("another process uses the ledger in {0}: stop it first")]
     Locked(String),
     /// A newer version wrote the folder.
     #[error(

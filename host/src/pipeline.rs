@@ -37,7 +37,7 @@ mod runner;
 mod settle;
 #[cfg(test)]
 mod tests;
-mod unconfirmed;
+pub mod unconfirmed;
 pub mod verdict;
 
 use std::collections::HashMap;
@@ -73,6 +73,8 @@ pub struct Parts {
     pub parking: Arc<dyn Parking>,
     /// The relays of all streams that it may write, by name. Streams without one are logs in the ledger's own store.
     pub relays: HashMap<Name, relay::Relay>,
+    /// Outputs of it that an earlier host committed and that are not confirmed.
+    pub inherited: unconfirmed::Inherited,
     /// How long its deliveries have been unsettled.
     pub ages: Arc<ages::Ages>,
     /// Held by whatever must run alone in this host.

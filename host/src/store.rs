@@ -402,7 +402,7 @@ pub enum Error {
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// Another process has the folder.
-    #[error("another process uses the store in {0}: stop it, or give this host another folder")]
+    #[error("another process uses the store in {0}: stop it first")]
     Locked(String),
     /// A newer version wrote the folder.
     #[error(

@@ -21,6 +21,7 @@ use crate::app::{Host, host};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::pipeline::ages::Ages;
+use crate::pipeline::unconfirmed::Inherited;
 use crate::pipeline::{self, Happening, Pipeline};
 use crate::plan::{Name, Plan, Secret};
 use crate::{config, plan};
@@ -75,6 +76,7 @@ impl Running {
             ledger: ledger.clone(),
             parking: ledger.clone(),
             relays: HashMap::new(),
+            inherited: Inherited::default(),
             ages: Arc::new(Ages::since(Clock::system().now())),
             quarantine: Arc::default(),
             metrics: metrics.consumer(&name),

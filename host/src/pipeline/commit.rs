@@ -167,7 +167,7 @@ impl Dispatcher {
                 consumer: self.parts.consumer.name.clone(),
                 output: (*output).clone(),
             };
-            let waiter = Some((self.confirmations.clone(), number));
+            let waiter = (self.confirmations.clone(), number);
             let posted = Posted { row, waiter };
             posts.entry(output.stream.clone()).or_default().push(posted);
         }

@@ -150,7 +150,7 @@ impl Dispatcher {
         let mut hands = JoinSet::new();
         hands.spawn(settle::run(orders, budget.clone(), parts.ages.clone(), metrics, clock));
         let intake = hands.spawn(intake.run());
-        let confirmations = Confirmations::default();
+        let confirmations = parts.inherited.confirmations();
         let inbox = Inbox {
             arrivals,
             finished,
@@ -159,7 +159,7 @@ impl Dispatcher {
         let dispatcher = Self {
             bench: Bench::of(&parts),
             breaker: Breaker::new(parts.consumer.breaker.clone()),
-            unconfirmed: Unconfirmed::new(budget.whole()),
+            unconfirmed: Unconfirmed::new(budget.whole(), &parts.inherited),
             loader: Loader::new(parts.consumer.budget),
             budget,
             lanes: Lanes::default(),

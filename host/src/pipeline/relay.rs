@@ -37,8 +37,8 @@ const ASKED_MAX: Duration = Duration::from_secs(60);
 pub struct Posted {
     /// The row.
     pub row: Row,
-    /// Whom to tell when it is confirmed, and by what number. Nobody waits for what an earlier host left.
-    pub waiter: Option<(Confirmations, u64)>,
+    /// Whom to tell when it is confirmed, and by what number.
+    pub waiter: (Confirmations, u64),
 }
 
 /// The way into a relay. Cloning shares it; its queue holds as much as all consumers may hold unsettled.
@@ -83,7 +83,7 @@ impl Parts {
     /// Starts the relay with what an earlier host left, oldest first. It ends when every [`Relay`] is dropped and nothing is on its way,
     /// or when its task is aborted: its rows are in the ledger.
     #[must_use]
-    pub fn start(self, left: Vec<Row>, capacity: usize) -> (Relay, BoxFuture<'static, ()>) {
+    pub fn start(self, left: Vec<Posted>, capacity: usize) -> (Relay, BoxFuture<'static, ()>) {
         let (sender, receiver) = mpsc::channel(capacity);
         let relay = Relay {
             rows: sender,
@@ -98,7 +98,7 @@ impl Parts {
             ready: VecDeque::new(),
             parts: self,
         };
-        run.accept(left.into_iter().map(|row| Posted { row, waiter: None }).collect());
+        run.accept(left);
         (relay, Box::pin(run.run(receiver)))
     }
 }
@@ -263,11 +263,10 @@ impl Run {
         for posted in confirmed {
             rows.push(posted.row.id);
             self.go_on(&posted.row.output.key);
-            if let Some((waiter, number)) = posted.waiter {
-                match waiters.iter_mut().find(|(known, _)| known.is_same(&waiter)) {
-                    Some((_, numbers)) => numbers.push(number),
-                    None => waiters.push((waiter, vec![number])),
-                }
+            let (waiter, number) = posted.waiter;
+            match waiters.iter_mut().find(|(known, _)| known.is_same(&waiter)) {
+                Some((_, numbers)) => numbers.push(number),
+                None => waiters.push((waiter, vec![number])),
             }
         }
         // First forget, then tell: a crash between them publishes the rows again under their ids.

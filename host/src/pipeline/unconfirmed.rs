@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::arrival::Spent;
+use super::relay::Posted;
 use crate::broker::Room;
+use crate::ledger::Row;
 
 /// Events that wait for the confirmation of their outputs.
 pub(super) struct Unconfirmed {
@@ -16,6 +18,38 @@ pub(super) struct Unconfirmed {
     bytes: usize,
     deliveries: usize,
     numbers: u64,
+    /// Rows that an earlier host left. Each counts as an event: they must not add up over restarts while their broker is away.
+    inherited: usize,
+    inherited_bytes: usize,
+}
+
+/// What is confirmed by this number was left by an earlier host.
+const INHERITED: u64 = 0;
+
+/// Rows of a consumer that an earlier host left.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    confirmations: Confirmations,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Inherited {
+    /// Takes a row into account; it is to be handed to its relay like this.
+    #[must_use]
+    pub fn post(&mut self, row: Row) -> Posted {
+        self.rows += 1;
+        self.bytes += row.output.message.size();
+        Posted {
+            row,
+            waiter: (self.confirmations.clone(), INHERITED),
+        }
+    }
+
+    /// Where they are confirmed.
+    pub(super) fn confirmations(&self) -> Confirmations {
+        self.confirmations.clone()
+    }
 }
 
 struct Waiting {
@@ -26,19 +60,21 @@ struct Waiting {
 }
 
 impl Unconfirmed {
-    pub(super) fn new(whole: Room) -> Self {
+    pub(super) fn new(whole: Room, inherited: &Inherited) -> Self {
         Self {
             whole,
             events: HashMap::new(),
             bytes: 0,
             deliveries: 0,
-            numbers: 0,
+            numbers: INHERITED,
+            inherited: inherited.rows,
+            inherited_bytes: inherited.bytes,
         }
     }
 
     /// Whether nothing more may be started for now.
     pub(super) fn is_full(&self) -> bool {
-        self.events.len() >= self.whole.count || self.bytes >= self.whole.bytes
+        self.events.len() + self.inherited >= self.whole.count || self.bytes + self.inherited_bytes >= self.whole.bytes
     }
 
     /// How many deliveries are not settled because of it.
@@ -67,6 +103,10 @@ impl Unconfirmed {
 
     /// One row of an event is confirmed; gives what is to be settled if it was the last.
     pub(super) fn confirm(&mut self, number: u64) -> Option<Spent> {
+        if number == INHERITED {
+            self.disinherit();
+            return None;
+        }
         let waiting = self.events.get_mut(&number)?;
         waiting.rows -= 1;
         if waiting.rows > 0 {
@@ -76,6 +116,14 @@ impl Unconfirmed {
         self.bytes -= waiting.bytes;
         self.deliveries -= usize::from(waiting.spent.is_some());
         waiting.spent
+    }
+}
+
+impl Unconfirmed {
+    fn disinherit(&mut self) {
+        // Of one of them only the average is known, and of the last one everything goes.
+        self.inherited_bytes -= self.inherited_bytes / self.inherited.max(1);
+        self.inherited = self.inherited.saturating_sub(1);
     }
 }
 

@@ -165,8 +165,8 @@ async fn a_redrive_runs_in_an_idle_lane() {
     assert_eq!(dead[0].reason, Reason::Permanent);
 }
 
-#[tokio::test]
-async fn a_redrive_waits_for_what_runs_in_its_lane_and_later_events_wait_for_it() {
+/// A redrive while `a2` runs until the gate is opened and `a3` waits in memory, both unsettled; then `a4` comes.
+async fn redriven_beside_what_runs() -> (Stage, Gate) {
     let (gate, (is_well, answer)) = (Gate::shut(), bad_until());
     let script = gate.clone();
     let stage = Stage::started(move |event, attempt| match event.id.as_str() {
@@ -182,6 +182,12 @@ async fn a_redrive_waits_for_what_runs_in_its_lane_and_later_events_wait_for_it(
     stage.pass("b1").await;
     stage.send("a4", "a").await;
     stage.pass("b2").await;
+    (stage, gate)
+}
+
+#[tokio::test]
+async fn a_redrive_waits_for_what_runs_in_its_lane_and_later_events_wait_for_it() {
+    let (stage, gate) = redriven_beside_what_runs().await;
     gate.open();
     stage.until("all", |stage| stage.counts().committed == 6).await;
     let mut called = stage.plugin.called();
@@ -191,23 +197,9 @@ async fn a_redrive_waits_for_what_runs_in_its_lane_and_later_events_wait_for_it(
     stage.until_settled().await;
 }
 
-/// A redrive while `a2` runs and `a3` waits in memory, both unsettled; then `a4` comes, and the host goes.
-async fn redriven_beside_what_runs(is_clean: bool) {
-    let (gate, (is_well, answer)) = (Gate::shut(), bad_until());
-    let script = gate.clone();
-    let mut stage = Stage::started(move |event, attempt| match event.id.as_str() {
-        "a2" => Answer::Done.at(&script),
-        _ => answer(event, attempt),
-    })
-    .await;
-    stage.send_many(&["bad", "a2", "a3"], "a").await;
-    stage.until_called("a2", 1).await;
-    let dead = stage.until_dead(1).await;
-    is_well.store(true, Ordering::SeqCst);
-    stage.redrive(dead[0].id).await;
-    stage.pass("b1").await;
-    stage.send("a4", "a").await;
-    stage.pass("b2").await;
+/// The host goes while `a2` runs, and what was in memory comes again.
+async fn redriven_and_started_again(is_clean: bool) {
+    let (mut stage, gate) = redriven_beside_what_runs().await;
     match is_clean {
         true => _ = stage.stop_within(Duration::ZERO).await,
         false => stage.crash().await,
@@ -224,12 +216,12 @@ async fn redriven_beside_what_runs(is_clean: bool) {
 
 #[tokio::test]
 async fn a_redrive_lets_nothing_overtake_what_was_in_memory_over_a_stop() {
-    redriven_beside_what_runs(true).await;
+    redriven_and_started_again(true).await;
 }
 
 #[tokio::test]
 async fn a_redrive_lets_nothing_overtake_what_was_in_memory_over_a_crash() {
-    redriven_beside_what_runs(false).await;
+    redriven_and_started_again(false).await;
 }
 
 #[tokio::test]

@@ -84,6 +84,30 @@ async fn what_waits_to_be_published_is_bounded() {
 }
 
 #[tokio::test]
+async fn what_waits_to_be_published_does_not_add_up_over_restarts() {
+    let mut stage = emitting();
+    stage.plan.budget.events = 16.try_into().unwrap();
+    stage.plan.concurrency = 4.try_into().unwrap();
+    stage.outside.becomes(|_, _| Reply::Fail);
+    stage.start().await;
+    for number in 0..100 {
+        stage.send(&format!("a{number}"), &format!("k{}", number % 4)).await;
+    }
+    stage.until("the bound", |stage| stage.counts().committed >= 16).await;
+    for tries in [5, 10] {
+        stage.crash().await;
+        stage.start().await;
+        stage
+            .until("another try", |stage| stage.outside.tries("a0") >= tries)
+            .await;
+        assert_eq!(stage.counts().committed, 0);
+    }
+    stage.outside.becomes(|_, _| Reply::Take);
+    stage.until("all", |stage| stage.outside.taken().len() == 100).await;
+    stage.until_settled().await;
+}
+
+#[tokio::test]
 async fn outputs_of_a_key_are_in_order_even_when_the_first_fails_twice() {
     let mut stage = emitting();
     stage

@@ -20,9 +20,10 @@ use crate::broker::{self, Outgoing, Publisher};
 use crate::clock::Clock;
 use crate::event::{Event, Message, codec};
 use crate::ledger::embedded::{self, Embedded};
-use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, Outbox};
+use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, Ledger, Outbox, Row};
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::ages::Ages;
+use crate::pipeline::unconfirmed::Inherited;
 use crate::pipeline::{Happening, Left, Parts, Pipeline, relay};
 use crate::plan::{self, BrokerKind, ContentMode, Name, Place, Template, TemplatePart};
 use crate::store::{Settings, Store};
@@ -95,7 +96,7 @@ impl Stage {
             switch: self.ledger_switch.clone(),
         });
         let metrics = Metrics::new();
-        let (relays, tasks) = self.relays(&ledger, &metrics, &clock).await;
+        let (relays, tasks, inherited) = self.relays(&ledger, &metrics, &clock).await;
         let consumer = metrics.consumer(&self.plan.name);
         let parts = Parts {
             consumer: Arc::new(self.plan.clone()),
@@ -104,6 +105,7 @@ impl Stage {
             ledger: failing.clone(),
             parking: failing,
             relays,
+            inherited,
             ages: Arc::new(Ages::since(clock.now())),
             quarantine: Arc::default(),
             metrics: consumer.clone(),
@@ -147,7 +149,8 @@ impl Stage {
         ledger: &Arc<Embedded>,
         metrics: &Metrics,
         clock: &Clock,
-    ) -> (HashMap<Name, relay::Relay>, JoinSet<()>) {
+    ) -> (HashMap<Name, relay::Relay>, JoinSet<()>, Inherited) {
+        let mut inherited = Inherited::default();
         let mut left = ledger.pending(None, 10_000).await.unwrap();
         let (mut relays, mut tasks) = (HashMap::new(), JoinSet::new());
         for stream in [outside_stream("stock"), outside_stream("dead")] {
@@ -161,11 +164,12 @@ impl Stage {
                 clock: clock.clone(),
                 metrics: metrics.stream(&stream.name),
             };
+            let mine = Vec::<Row>::into_iter(mine).map(|row| inherited.post(row)).collect();
             let (relay, task) = parts.start(mine, 1_024);
             tasks.spawn(task);
             relays.insert(stream.name.clone(), relay);
         }
-        (relays, tasks)
+        (relays, tasks, inherited)
     }
 
     /// Drains the host and closes the store.
