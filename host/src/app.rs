@@ -37,8 +37,6 @@ pub use host::Host;
 
 /// Happenings that a slow watcher may lag behind before it misses some.
 const FEED: usize = 4_096;
-/// Messages in the queue of a relay; each is what one group commit made.
-const RELAY_QUEUE: usize = 1_024;
 /// Rows of the outbox in one page when a host starts.
 const PAGE: usize = 10_000;
 /// How long another process may hold the ledger before a start gives up, and how often it looks meanwhile.
@@ -169,7 +167,7 @@ impl Prepared {
 
         let mut relays = JoinSet::new();
         let relay = relay_parts(&plan, &brokers, &ledger, &clock, &metrics);
-        let (relay, mut inherited) = start_relays(relay, ledger.as_ref(), &mut relays).await?;
+        let (relay, mut inherited) = start_relays(relay, relay_capacity(&plan), ledger.as_ref(), &mut relays).await?;
 
         let mut parts = Vec::new();
         let ages: Vec<Arc<Ages>> = plan
@@ -399,10 +397,18 @@ fn relay_parts(
     parts
 }
 
+/// Messages in the queue of a relay: each has the rows of one event or more, and a consumer has no more events unconfirmed than its budget, what
+/// runs meanwhile, and a batch that was taken meanwhile and only buried. So whoever posts never waits.
+fn relay_capacity(plan: &Plan) -> usize {
+    let events = |consumer: &Arc<crate::plan::Consumer>| 2 * consumer.budget.events.get() + consumer.concurrency.get();
+    plan.consumers.values().map(events).sum::<usize>().max(1)
+}
+
 /// Starts the relays with what the last host left in the outbox, before anything newer can be committed. Says how much that was, by
 /// consumer.
 async fn start_relays(
     parts: HashMap<Name, relay::Parts>,
+    capacity: usize,
     outbox: &dyn Outbox,
     tasks: &mut JoinSet<()>,
 ) -> Result<(HashMap<Name, Relay>, HashMap<Name, Inherited>), ledger::Error> {
@@ -420,7 +426,7 @@ async fn start_relays(
     for (name, parts) in parts {
         let rows = left.remove(&name).unwrap_or_default().into_iter();
         let rows = rows.map(|row| inherited.entry(row.consumer.clone()).or_default().post(row));
-        let (relay, task) = parts.start(rows.collect(), RELAY_QUEUE);
+        let (relay, task) = parts.start(rows.collect(), capacity);
         tasks.spawn(task);
         relays.insert(name, relay);
     }
