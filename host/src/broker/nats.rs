@@ -14,6 +14,7 @@ mod asked;
 mod cursor;
 mod headers;
 mod held;
+mod inbox;
 mod link;
 mod publisher;
 mod settle;

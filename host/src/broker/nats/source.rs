@@ -9,16 +9,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{StatusCode, Subject, Subscriber};
+use async_nats::{StatusCode, Subject};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::asked::Asked;
 use super::held::Arrival;
+use super::inbox::{Inbox, Numbers};
 use super::link::{Link, State};
 use super::settle::Settler;
 use super::unreadable::{Step, Unreadable};
@@ -65,32 +66,6 @@ struct Nats {
     is_suspicious: bool,
     /// The next message, if it was. Nothing is asked for until it is passed.
     unreadable: Option<Unreadable>,
-}
-
-/// One inbox, with what was asked for on it.
-struct Inbox {
-    /// Each request has a subject of its own below this one; the server's words about a request come on it.
-    subject: String,
-    subscriber: Subscriber,
-    /// Where to ask.
-    next_subject: Subject,
-    /// The stream's name on the server.
-    stream: String,
-    /// `STREAM.CONSUMER`: what the server's refusals name.
-    named: String,
-    /// The connection's life in which it was made.
-    life: u64,
-    /// Asked for and not arrived.
-    asked: Asked,
-    /// The consumer's number for the next delivery.
-    next: u64,
-    /// Whether a request ended because the next message is larger than what it had left: once no other is open, that message is
-    /// asked for alone.
-    is_next_large: bool,
-    /// When the server last said anything here, or was asked.
-    heard: Instant,
-    /// Whether it said that it has nothing more, since the caller was told so last.
-    is_quiet: bool,
 }
 
 impl Source for Nats {
@@ -450,33 +425,6 @@ impl Nats {
     }
 }
 
-impl Inbox {
-    /// Whether the server said that it has nothing more; says so once.
-    fn was_quiet(&mut self) -> bool {
-        std::mem::take(&mut self.is_quiet)
-    }
-
-    /// What to ask for next, and the number of that request.
-    fn decide(&self, room: Room) -> Option<(u64, Room)> {
-        if !self.is_next_large {
-            return self.asked.more(room);
-        }
-        // An open request either takes the large message or ends like the one before it.
-        self.asked.alone(room)
-    }
-
-    /// The number of the request that a word of the server is about.
-    fn request_of(&self, subject: &str) -> Option<u64> {
-        let number = subject.strip_prefix(self.subject.as_str())?.strip_prefix('.')?;
-        number.parse().ok()
-    }
-
-    /// Whether a refusal of the server is about this inbox or what it reads.
-    fn is_named_in(&self, refusal: &str) -> bool {
-        refusal.contains(&self.named) || refusal.contains(&self.subject)
-    }
-}
-
 /// How many of the first deliveries fit into the room, at least one, and the room that is left when all that is ready is counted.
 fn fitting(ready: &VecDeque<Delivery>, room: Room) -> (usize, Room) {
     let mut left = room;
@@ -502,51 +450,4 @@ fn nanos(duration: Duration) -> u64 {
 
 fn header_number(message: &async_nats::Message, name: &str) -> Option<usize> {
     message.headers.as_ref()?.get(name)?.as_str().parse().ok()
-}
-
-/// The numbers in a delivery's reply subject.
-#[derive(Debug, PartialEq, Eq)]
-struct Numbers {
-    /// The message's position in its stream.
-    stream: u64,
-    /// Counts the consumer's deliveries.
-    delivery: u64,
-}
-
-impl Numbers {
-    /// Reads `$JS.ACK.STREAM.CONSUMER.TIMES.POSITION.DELIVERY.TIME.PENDING`, or the newer form with domain and account before the
-    /// stream and perhaps a token at the end (ADR-15).
-    fn parse(reply: &str) -> Option<Self> {
-        let mut tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
-        let is_newer = tokens.clone().count() >= 9;
-        let before = if is_newer { 5 } else { 3 };
-        let mut number = |skip| tokens.nth(skip).and_then(|token| token.parse().ok());
-        Some(Self {
-            stream: number(before)?,
-            delivery: number(0)?,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_read_from_both_forms() {
-        let numbers = Some(Numbers {
-            stream: 42,
-            delivery: 7,
-        });
-        for reply in [
-            "$JS.ACK.ORDERS.tidegate-a.1.42.7.1700000000000000000.3",
-            "$JS.ACK.hub.ACCHASH.ORDERS.tidegate-a.1.42.7.1700000000000000000.3",
-            "$JS.ACK.hub.ACCHASH.ORDERS.tidegate-a.1.42.7.1700000000000000000.3.token",
-        ] {
-            assert_eq!(Numbers::parse(reply), numbers, "{reply}");
-        }
-        for reply in ["", "$JS.ACK.", "_INBOX.a.b", "$JS.ACK.S.C.1.x.7.1.3"] {
-            assert_eq!(Numbers::parse(reply), None, "{reply}");
-        }
-    }
 }
