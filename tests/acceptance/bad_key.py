@@ -9,6 +9,7 @@ usage: bad_key.py --tidegate FILE [--events N]
 
 import argparse
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -118,7 +119,9 @@ def main():
     parser.add_argument("--events", type=int, default=50_000)
     arguments = parser.parse_args()
     build = ["cargo", "build", "--quiet", "--release", "--target", "wasm32-wasip2"]
-    subprocess.run(build, cwd=PLUGINS, check=True)
+    # Where they are looked for, whatever the caller's own builds do.
+    environment = {name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}
+    subprocess.run(build, cwd=PLUGINS, env=environment, check=True)
     tidegate = str(pathlib.Path(arguments.tidegate).resolve())
     alone, beside = (run(tidegate, arguments.events, with_bad) for with_bad in (False, True))
     print(json.dumps({"events": arguments.events, "alone": alone, "beside": beside}))
