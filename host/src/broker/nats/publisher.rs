@@ -237,7 +237,7 @@ impl Confirmations {
         for subject in subjects {
             let error = match stream::taking(&self.link, &subject).await {
                 Ok(streams) if streams.is_empty() => self.link.misconfigured(format!(
-                    "no JetStream stream takes {subject}: create one, or set create = true for the stream that is written"
+                    "no JetStream stream takes {subject}: create one, or give the stream that is written `subjects` and `create = true`"
                 )),
                 Ok(streams) => self.link.unreachable(format!("stream {} has no leader now", streams.join(", "))),
                 Err(error) => error,
