@@ -1,11 +1,13 @@
 //! The command line: what may be said on it, and which command it means. Each command is one file below this one, with its
 //! arguments and what it does; what people read goes to stdout, logs and problems to stderr.
 
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod completions;
 pub mod demo;
 pub mod dlq;
+mod example;
 pub mod inspect;
 pub mod logs;
 pub mod printed;
@@ -85,6 +87,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Run the flash sale on the embedded broker, and check from outside that it came out right.
     Demo(demo::Args),
+    /// Measure the host against a consumer written by hand, in a clone of the repository.
+    Bench(bench::Args),
     /// Print the JSON Schema of the config file, for editors.
     Schema(schema::Args),
     /// Print the completions of a shell.
@@ -97,6 +101,7 @@ impl Command {
     pub fn log_level(&self) -> &'static str {
         match self {
             Self::Demo(_) => "off",
+            Self::Bench(_) => "error",
             _ => "info",
         }
     }
@@ -115,6 +120,7 @@ impl Command {
             Self::Tail(args) => tail::run(&args, global).await,
             Self::Dlq(args) => dlq::run(&args, global).await,
             Self::Demo(args) => demo::run(&args, global).await,
+            Self::Bench(args) => bench::run(&args, global).await,
             Self::Check(args) => check::run(&args, global).await,
             Self::Inspect(args) => inspect::run(&args, global).await,
             Self::Schema(args) => schema::run(&args),

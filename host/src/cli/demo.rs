@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::report::{Counted, Report};
 use self::scenario::{Content, Scenario};
 use self::verify::{Checker, Dead, Rules};
-use super::{Global, say};
+use super::{Global, example, say};
 use crate::app::{App, Host, Prepared};
 use crate::broker::{Outgoing, Room, Subscription};
 use crate::clock::Clock;
@@ -31,6 +31,8 @@ use crate::event::codec::{self, Binding};
 use crate::ledger::{DeadFilter, DeadLetter};
 use crate::plan::{Name, Stream};
 
+/// The folder of the example in the repository.
+const EXAMPLE: &str = "examples/flash-sale";
 /// The streams that the plugins write, in the order of the sale.
 const OUTPUTS: [&str; 4] = ["stock", "payments", "shipments", "notifications"];
 /// Events published in one batch.
@@ -63,8 +65,8 @@ pub struct Args {
 /// # Cancellation
 /// Leaves the temporary folder.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let example = stage::find(args.dir.as_deref())?;
-    stage::build(&example).await?;
+    let example = example(args)?;
+    example::build_plugins(&example.join("plugins")).await?;
     let data = stage::Data::new(args.keep.as_deref())?;
     let clock = Clock::system();
     let prepared = Prepared::new(stage::plan(&example, data.path())?, clock.clone()).await?;
@@ -94,6 +96,14 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         bail!("the sale did not come out as it must");
     }
     Ok(())
+}
+
+fn example(args: &Args) -> anyhow::Result<PathBuf> {
+    if args.dir.is_some() {
+        return example::find(args.dir.as_deref(), stage::CONFIG, "the demo");
+    }
+    let repository = example::find(None, &format!("{EXAMPLE}/{}", stage::CONFIG), "the demo")?;
+    Ok(repository.join(EXAMPLE))
 }
 
 fn text(args: &Args, report: &Report) -> String {

@@ -1,0 +1,237 @@
+//! `tidegate bench`: the host against a consumer written by hand, on this machine, in one run.
+//!
+//! Contenders are processes of their own and take turns, round by round, on one NATS server that is started for them. What they wrote is
+//! read back and checked: a contender that loses, repeats or reorders an event ends the benchmark.
+
+mod contender;
+mod latency;
+mod orders;
+mod report;
+mod server;
+mod throughput;
+mod watch;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::contender::{Built, Kind, Place};
+use self::report::{Paced, Report, Spread, Throughput};
+use self::server::Server;
+use super::{Global, example, say};
+use crate::broker::nats;
+use crate::clock::Clock;
+use crate::plan::{Name, Plan, Stream};
+
+/// Rounds at each rate.
+const PACED_ROUNDS: usize = 3;
+/// Writes through to the disk, for the median.
+const FSYNCS: usize = 200;
+
+/// Arguments of `tidegate bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many orders each contender works off in a round.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
+    pub events: u32,
+    /// How many times each contender has its turn.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub rounds: u8,
+    /// Rates in orders per second at which latency is measured, three times each; "none" leaves it out.
+    #[arg(long, value_delimiter = ',', default_value = "1000,3000,10000", value_parser = rate)]
+    pub rates: Vec<Option<u32>>,
+    /// How long orders come at each rate, in seconds.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=3_600))]
+    pub seconds: u16,
+    /// The folder of the repository, which has the contenders. Default: here or above, or where this binary was built.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+fn rate(text: &str) -> Result<Option<u32>, String> {
+    match text.parse() {
+        Ok(rate @ 1..=1_000_000) => Ok(Some(rate)),
+        _ if text == "none" => Ok(None),
+        _ => Err("from 1 to 1000000, or none".to_owned()),
+    }
+}
+
+/// What every run of a contender needs.
+struct Bench {
+    built: Built,
+    server: Server,
+    clock: Clock,
+    events: u32,
+    /// How long orders come at a fixed rate.
+    paced: Duration,
+    /// For the contenders' ledgers.
+    folder: tempfile::TempDir,
+}
+
+/// Builds the contenders, lets them run, and prints what they showed.
+///
+/// # Errors
+/// Something is missing, or a contender is stuck or wrong.
+///
+/// # Cancellation
+/// Leaves its folder of temporary files.
+pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let repository = example::find(args.dir.as_deref(), "examples/handwritten/README.md", "the benchmark")?;
+    let built = build(&repository).await?;
+    let folder = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
+    let bench = Bench {
+        built,
+        server: Server::start(&repository, folder.path().join("nats")).await?,
+        clock: Clock::system(),
+        events: args.events,
+        paced: Duration::from_secs(args.seconds.into()),
+        folder,
+    };
+    let rates: Vec<u32> = args.rates.iter().copied().flatten().collect();
+    let progress =
+        Progress::new(Kind::ALL.len() * usize::from(args.rounds) + Kind::PACED.len() * rates.len() * PACED_ROUNDS);
+    let throughput = full_speed(&bench, args.rounds.into(), &progress).await?;
+    let latency = paced(&bench, &rates, &progress).await?;
+    let full = throughput.iter().find(|line| line.contender == Kind::Full);
+    let report = Report {
+        ratio: full.context("the full pipeline was not measured")?.ratio.median,
+        version: env!("CARGO_PKG_VERSION"),
+        cores: std::thread::available_parallelism()?.get(),
+        events: args.events,
+        rounds: args.rounds.into(),
+        fsync_ms: fsync(&bench)?,
+        throughput,
+        latency,
+    };
+    progress.end();
+    say(&if global.json {
+        serde_json::to_string(&report)?
+    } else {
+        report.to_string()
+    });
+    Ok(())
+}
+
+async fn build(repository: &std::path::Path) -> anyhow::Result<Built> {
+    let plugin = repository.join("examples/handwritten/plugin");
+    example::build_plugins(&plugin).await?;
+    example::build(
+        repository,
+        "the consumer written by hand",
+        &["build", "--quiet", "--release"],
+    )
+    .await?;
+    Ok(Built {
+        peer: repository.join("target/release/handwritten"),
+        plugin: plugin.join("target/wasm32-wasip2/release/invoice.wasm"),
+    })
+}
+
+/// Every contender in its turn, round by round.
+async fn full_speed(bench: &Bench, rounds: usize, progress: &Progress) -> anyhow::Result<Vec<Throughput>> {
+    bench.fill().await?;
+    let mut runs = Kind::ALL.map(|_| Vec::new());
+    for round in 0..rounds {
+        for (kind, runs) in Kind::ALL.into_iter().zip(&mut runs) {
+            progress.step(kind.name());
+            let run = throughput::run(bench, kind, round).await;
+            runs.push(run.with_context(|| format!("{} in round {}", kind.name(), round + 1))?);
+        }
+    }
+    let [peers, ..] = &runs;
+    let lines = Kind::ALL.into_iter().zip(&runs);
+    Ok(lines.map(|(kind, runs)| Throughput::of(kind, runs, peers)).collect())
+}
+
+/// Every contender in its turn at each rate, round by round.
+async fn paced(bench: &Bench, rates: &[u32], progress: &Progress) -> anyhow::Result<Vec<Paced>> {
+    let mut lines = Vec::new();
+    for (at, rate) in rates.iter().enumerate() {
+        let mut rounds = Kind::PACED.map(|_| Vec::new());
+        for round in 0..PACED_ROUNDS {
+            for (kind, rounds) in Kind::PACED.into_iter().zip(&mut rounds) {
+                progress.step(&format!("{} at {rate}/s", kind.name()));
+                // Numbers that no run at full speed has.
+                let number = 1_000 + at * PACED_ROUNDS + round;
+                rounds.push(latency::run(bench, kind, *rate, number).await?);
+            }
+        }
+        let rounds = Kind::PACED.into_iter().zip(&rounds);
+        lines.extend(rounds.map(|(kind, rounds)| Paced::of(kind, *rate, rounds)));
+    }
+    Ok(lines)
+}
+
+impl Bench {
+    fn place(&self, kind: Kind, orders: &str, number: usize) -> anyhow::Result<Place> {
+        Place::prepare(
+            kind,
+            orders,
+            number,
+            &self.server.url,
+            &self.built.plugin,
+            self.folder.path(),
+        )
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as what it is about")]
+    fn stream(&self, plan: &Plan, name: &str) -> anyhow::Result<Arc<Stream>> {
+        let stream = plan.streams.get(&Name::new(name)?).cloned();
+        stream.with_context(|| format!("the config has no stream {name}"))
+    }
+
+    /// Fills the stream that all contenders on NATS read.
+    async fn fill(&self) -> anyhow::Result<()> {
+        let place = self.place(Kind::Full, "orders", usize::MAX)?;
+        let plan = place.plan()?;
+        let stream = self.stream(&plan, "orders")?;
+        let broker = nats::connect(&stream.broker, self.clock.clone()).await?;
+        let publisher = broker.publisher(stream.clone()).await?;
+        orders::fill(publisher.as_ref(), &stream, self.events).await
+    }
+}
+
+/// How long one write through to the disk takes where the ledgers are: the median, in milliseconds.
+fn fsync(bench: &Bench) -> anyhow::Result<f64> {
+    let mut file = std::fs::File::create(bench.folder.path().join("fsync"))?;
+    let mut took = Vec::with_capacity(FSYNCS);
+    for _ in 0..FSYNCS {
+        let start = bench.clock.now();
+        file.write_all(&[0; 4_096])?;
+        file.sync_data()?;
+        took.push((bench.clock.now() - start).as_secs_f64() * 1_000.0);
+    }
+    Ok(Spread::of(took).median)
+}
+
+/// A bar for people; nothing for programs.
+struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    fn new(steps: usize) -> Self {
+        let style = ProgressStyle::with_template("{msg:>22} {bar:40} {pos}/{len} {elapsed}");
+        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(steps as u64));
+        if let (Some(bar), Ok(style)) = (&bar, style) {
+            bar.set_style(style);
+            bar.set_message("filling the stream");
+        }
+        Self(bar)
+    }
+
+    fn step(&self, what: &str) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(what.to_owned());
+            bar.inc(1);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

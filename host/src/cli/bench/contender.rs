@@ -1,0 +1,233 @@
+//! What is measured: `tidegate run` in several settings, and the consumer written by hand.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde::Serialize;
+use sysinfo::{Pid, Signal};
+use tokio::process::{Child, Command};
+
+use super::orders::Order;
+use super::watch;
+use crate::config;
+use crate::plan::Plan;
+
+/// How long a host may take to finish what it has in hand.
+const STOP: Duration = Duration::from_secs(60);
+
+/// Which contender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Kind {
+    /// `examples/handwritten/peer`: no record, no order, no dead letters.
+    Handwritten,
+    /// Everything on, an instance for each event. The ratio of the benchmark is of this one to the peer.
+    Full,
+    /// Everything on, instances reused.
+    Reused,
+    /// An instance for each event, and commits that do not wait for the disk.
+    NoFsync,
+    /// Everything on, an instance for each event, from and to logs of the embedded broker.
+    Embedded,
+}
+
+impl Kind {
+    /// All of them, the peer first.
+    pub(super) const ALL: [Self; 5] = [
+        Self::Handwritten,
+        Self::Full,
+        Self::Reused,
+        Self::NoFsync,
+        Self::Embedded,
+    ];
+    /// Those whose latency is measured.
+    pub(super) const PACED: [Self; 3] = [Self::Handwritten, Self::Full, Self::Reused];
+
+    /// What is to be checked of the order of what it writes.
+    pub(super) fn order(self) -> Order {
+        match self {
+            Self::Handwritten => Order::Any,
+            _ => Order::Kept,
+        }
+    }
+
+    /// For tables and file names.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Handwritten => "handwritten",
+            Self::Full => "full",
+            Self::Reused => "reused",
+            Self::NoFsync => "no-fsync",
+            Self::Embedded => "embedded",
+        }
+    }
+}
+
+/// What is built before anything is measured.
+pub(super) struct Built {
+    /// The consumer written by hand.
+    pub(super) peer: PathBuf,
+    /// The same as a plugin.
+    pub(super) plugin: PathBuf,
+}
+
+/// One contender's place in one run: what it reads and writes, where it keeps its files.
+pub(super) struct Place {
+    pub(super) kind: Kind,
+    /// The stream it reads; the same on the server.
+    pub(super) orders: String,
+    /// The stream it writes, its own.
+    pub(super) invoices: String,
+    /// The address of its admin API.
+    pub(super) admin: std::net::SocketAddr,
+    folder: PathBuf,
+    config: PathBuf,
+}
+
+impl Place {
+    /// Makes the folder and writes the config, from which the benchmark itself knows the streams, too.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub(super) fn prepare(
+        kind: Kind,
+        orders: &str,
+        run: usize,
+        server: &str,
+        plugin: &Path,
+        under: &Path,
+    ) -> anyhow::Result<Self> {
+        let invoices = format!("invoices-{run}-{}", kind.name());
+        let folder = under.join(&invoices);
+        std::fs::create_dir_all(&folder)?;
+        let place = Self {
+            kind,
+            orders: orders.to_owned(),
+            invoices,
+            admin: free_address()?,
+            config: folder.join("tidegate.toml"),
+            folder,
+        };
+        std::fs::write(&place.config, place.text(server, plugin)?)?;
+        Ok(place)
+    }
+
+    /// The proven config.
+    ///
+    /// # Errors
+    /// This version does not take what the benchmark writes.
+    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+        Ok(config::load(&self.config, &|name| std::env::var(name).ok())?.plan)
+    }
+
+    /// Removes its files: many ledgers would fill the disk.
+    pub(super) fn remove(self) {
+        // What can't be removed now goes with the benchmark's folder.
+        let _ = std::fs::remove_dir_all(self.folder);
+    }
+
+    fn text(&self, server: &str, plugin: &Path) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        let is_embedded = self.kind == Kind::Embedded;
+        let url = if is_embedded { "embedded:" } else { server };
+        writeln!(
+            text,
+            "[ledger]\nurl = \"embedded:{}\"",
+            self.folder.join("ledger").display()
+        )?;
+        if self.kind == Kind::NoFsync {
+            writeln!(text, "fsync = false")?;
+        }
+        writeln!(text, "[broker.main]\nurl = \"{url}\"")?;
+        for name in [&self.orders, &self.invoices] {
+            writeln!(text, "[stream.{name}]\nbroker = \"main\"")?;
+            if !is_embedded {
+                writeln!(text, "subjects = [\"{name}\"]\nsubject = \"{name}\"\ncreate = true")?;
+            }
+        }
+        let instances = if self.kind == Kind::Reused { "reuse" } else { "fresh" };
+        writeln!(
+            text,
+            "[consumer.{}]\nreads = \"{}\"\nwrites = \"{0}\"",
+            self.invoices, self.orders
+        )?;
+        writeln!(
+            text,
+            "plugin = \"{}\"\nkey = \"partitionkey\"\ninstances = \"{instances}\"",
+            plugin.display()
+        )?;
+        writeln!(text, "[admin]\nlisten = \"{}\"", self.admin)?;
+        Ok(text)
+    }
+}
+
+/// A contender at work. Dropping it kills it.
+pub(super) struct Contender {
+    child: Child,
+    /// Its process.
+    pub(super) pid: Pid,
+}
+
+impl Contender {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// It can't be run.
+    pub(super) fn start(place: &Place, server: &str, built: &Built) -> anyhow::Result<Self> {
+        let mut command = if place.kind == Kind::Handwritten {
+            let mut command = Command::new(&built.peer);
+            command.args([server, &place.orders, &place.invoices, &place.invoices]);
+            command
+        } else {
+            let mut command = Command::new(std::env::current_exe()?);
+            command
+                .args(["run", "--config"])
+                .arg(&place.config)
+                .env("TIDEGATE_LOG", "warn");
+            command
+        };
+        let child = command.stdout(Stdio::null()).kill_on_drop(true).spawn();
+        let child = child.with_context(|| format!("{} can't be run", place.kind.name()))?;
+        let pid = child.id().context("it has ended at once")?;
+        Ok(Self {
+            child,
+            pid: Pid::from_u32(pid),
+        })
+    }
+
+    /// # Errors
+    /// It has ended.
+    pub(super) fn expect_running(&mut self, kind: Kind) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} has ended by itself: {status}", kind.name()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it as an operator would. The host finishes what it has in hand; the peer has nothing to finish.
+    ///
+    /// # Errors
+    /// It had ended by itself, or does not end.
+    pub(super) async fn stop(mut self, kind: Kind) -> anyhow::Result<()> {
+        self.expect_running(kind)?;
+        let system = watch::processes(&[self.pid])?;
+        let process = system.process(self.pid).context("it has ended")?;
+        process.kill_with(Signal::Term);
+        let status = tokio::time::timeout(STOP, self.child.wait()).await;
+        let status = status.with_context(|| format!("{} does not stop", kind.name()))??;
+        ensure!(
+            status.success() || kind == Kind::Handwritten,
+            "{} ended with {status}",
+            kind.name()
+        );
+        Ok(())
+    }
+}
+
+fn free_address() -> std::io::Result<std::net::SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}

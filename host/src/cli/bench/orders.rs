@@ -1,0 +1,236 @@
+//! The orders that contenders work on, and the check of what they made of them. Shares no code with the contenders.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::broker::{Broker, Outgoing, Publisher, Room, Settlement, Subscription};
+use crate::clock::Timestamp;
+use crate::event::codec::{self, Binding};
+use crate::event::{Event, Extension, Value};
+use crate::plan::{Name, Stream};
+
+/// Customers: orders of one are in order.
+const CUSTOMERS: u32 = 1_000;
+/// Bytes of an order's data, about.
+const DATA_BYTES: usize = 256;
+/// Orders published in one batch.
+const BATCH: u32 = 500;
+/// What is read of a stream at once.
+const ROOM: Room = Room {
+    count: 5_000,
+    bytes: 64 << 20,
+};
+
+#[derive(Deserialize)]
+struct Invoice {
+    number: u32,
+    customer: String,
+    total_cents: u64,
+}
+
+/// The message of one order.
+///
+/// # Errors
+/// It does not fit the stream, which would be a fault of the benchmark.
+pub(super) fn order(number: u32, stream: &Stream) -> anyhow::Result<Outgoing> {
+    let customer = customer(number);
+    let mut data = json!({ "number": number, "customer": customer, "quantity": quantity(number), "price_cents": price(number), "note": "" });
+    let length = data.to_string().len();
+    data["note"] = " ".repeat(DATA_BYTES.saturating_sub(length)).into();
+    let id = format!("order-{number:010}");
+    let event = Event {
+        id: id.clone(),
+        source: "/shops/berlin".to_owned(),
+        kind: "com.example.order.placed".to_owned(),
+        subject: Some(customer.clone()),
+        time: Some(Timestamp(1_795_510_800_000).to_string()),
+        datacontenttype: Some("application/json".to_owned()),
+        dataschema: None,
+        extensions: vec![Extension {
+            name: "partitionkey".to_owned(),
+            value: Value::String(customer.clone()),
+        }],
+        data: Some(Bytes::from(data.to_string())),
+    };
+    Ok(Outgoing {
+        id: id.into(),
+        key: Arc::from(customer.as_bytes()),
+        message: codec::encode(&event, stream)?,
+    })
+}
+
+/// Publishes orders 0 to `count`.
+///
+/// # Errors
+/// The broker refuses one.
+pub(super) async fn fill(publisher: &dyn Publisher, stream: &Stream, count: u32) -> anyhow::Result<()> {
+    for first in (0..count).step_by(BATCH as usize) {
+        let numbers = first..count.min(first + BATCH);
+        let batch = numbers
+            .map(|number| order(number, stream))
+            .collect::<anyhow::Result<_>>()?;
+        for result in publisher.publish(batch).await {
+            result?;
+        }
+    }
+    Ok(())
+}
+
+/// What is promised of the invoices of one customer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// They come as the orders did.
+    Kept,
+    /// Nothing.
+    Any,
+}
+
+/// Reads the invoices of orders 0 to `count`, and checks each: right, there once, and in the order that is promised.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) async fn check(broker: &dyn Broker, stream: &Arc<Stream>, count: u32, order: Order) -> anyhow::Result<()> {
+    let mut subscribed = broker
+        .subscribe(Subscription {
+            consumer: Name::new("bench-check")?,
+            stream: Arc::clone(stream),
+            room: ROOM,
+        })
+        .await?;
+    let mut checker = Checker::new(count, order);
+    loop {
+        let deliveries = subscribed.source.next(ROOM).await?;
+        let mut receipts = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            let event = codec::decode(&delivery.message, Binding::of(&stream.broker.kind), None)?;
+            checker.invoice(event.data.as_deref().unwrap_or_default())?;
+            receipts.push((delivery.receipt, Settlement::Done));
+        }
+        // Nothing more: the contender was stopped before.
+        if receipts.is_empty() || checker.seen == count {
+            ensure!(checker.seen == count, "{count} orders became {} invoices", checker.seen);
+            return Ok(());
+        }
+        subscribed.settle.settle(receipts).await?;
+    }
+}
+
+/// The number of the order that an invoice is for.
+///
+/// # Errors
+/// It is no invoice.
+pub(super) fn number(invoice: &[u8]) -> anyhow::Result<u32> {
+    let invoice: Invoice = serde_json::from_slice(invoice).context("what was written is no invoice")?;
+    Ok(invoice.number)
+}
+
+struct Checker {
+    order: Order,
+    seen: u32,
+    /// By number, which of the orders have an invoice.
+    invoiced: Vec<bool>,
+    /// The last order of each customer.
+    last: HashMap<String, u32>,
+}
+
+impl Checker {
+    fn new(count: u32, order: Order) -> Self {
+        Self {
+            order,
+            seen: 0,
+            invoiced: vec![false; count as usize],
+            last: HashMap::new(),
+        }
+    }
+
+    fn invoice(&mut self, data: &[u8]) -> anyhow::Result<()> {
+        let invoice: Invoice = serde_json::from_slice(data).context("what was written is no invoice")?;
+        let number = invoice.number;
+        let is_right = invoice.customer == customer(number) && invoice.total_cents == quantity(number) * price(number);
+        ensure!(is_right, "the invoice of order {number} is wrong");
+        let invoiced = self.invoiced.get_mut(number as usize);
+        let invoiced = invoiced.with_context(|| format!("there is no order {number}"))?;
+        ensure!(
+            !std::mem::replace(invoiced, true),
+            "the invoice of order {number} came twice"
+        );
+        self.seen += 1;
+        let before = self.last.insert(invoice.customer, number);
+        ensure!(
+            self.order == Order::Any || before.is_none_or(|before| before < number),
+            "the invoice of order {number} came too late"
+        );
+        Ok(())
+    }
+}
+
+fn customer(number: u32) -> String {
+    format!("c-{}", number % CUSTOMERS)
+}
+
+fn quantity(number: u32) -> u64 {
+    u64::from(number % 7 + 1)
+}
+
+fn price(number: u32) -> u64 {
+    u64::from(number % 1_000 + 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invoice(number: u32) -> Vec<u8> {
+        let total = quantity(number) * price(number);
+        json!({ "number": number, "customer": customer(number), "total_cents": total })
+            .to_string()
+            .into_bytes()
+    }
+
+    fn checker(order: Order) -> Checker {
+        Checker::new(2 * CUSTOMERS, order)
+    }
+
+    #[test]
+    fn what_is_right_is_let_through() {
+        let mut checker = checker(Order::Kept);
+        for number in [0, 1, CUSTOMERS] {
+            checker.invoice(&invoice(number)).unwrap();
+        }
+        assert_eq!(checker.seen, 3);
+    }
+
+    #[test]
+    fn an_invoice_that_comes_twice_is_found() {
+        for order in [Order::Kept, Order::Any] {
+            let mut checker = checker(order);
+            checker.invoice(&invoice(0)).unwrap();
+            checker.invoice(&invoice(CUSTOMERS)).unwrap();
+            let error = checker.invoice(&invoice(0)).unwrap_err();
+            assert_eq!(error.to_string(), "the invoice of order 0 came twice");
+        }
+    }
+
+    #[test]
+    fn a_customers_invoice_that_is_overtaken_is_found_where_order_is_promised() {
+        let late = |order| {
+            let mut checker = checker(order);
+            checker.invoice(&invoice(CUSTOMERS)).unwrap();
+            checker.invoice(&invoice(0)).map_err(|error| error.to_string())
+        };
+        assert_eq!(late(Order::Kept).unwrap_err(), "the invoice of order 0 came too late");
+        late(Order::Any).unwrap();
+    }
+
+    #[test]
+    fn a_wrong_sum_is_found() {
+        let wrong = br#"{"number":1,"customer":"c-1","total_cents":1}"#;
+        let error = checker(Order::Any).invoice(wrong).unwrap_err();
+        assert_eq!(error.to_string(), "the invoice of order 1 is wrong");
+    }
+}

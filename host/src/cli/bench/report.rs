@@ -1,0 +1,194 @@
+//! What a benchmark showed, as a table and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::contender::Kind;
+use super::latency::Latency;
+use super::throughput::Run;
+
+/// All of it. `ratio` is the one figure to watch.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Events per second of the full pipeline to those of the peer: the median of the rounds.
+    pub(super) ratio: f64,
+    pub(super) version: &'static str,
+    pub(super) cores: usize,
+    pub(super) events: u32,
+    pub(super) rounds: usize,
+    /// One write of 4 KiB through to the disk: the median, in milliseconds.
+    pub(super) fsync_ms: f64,
+    pub(super) throughput: Vec<Throughput>,
+    pub(super) latency: Vec<Paced>,
+}
+
+/// One contender over all rounds.
+#[derive(Debug, Serialize)]
+pub(super) struct Throughput {
+    pub(super) contender: Kind,
+    pub(super) per_second: Spread,
+    /// To the peer in the same round.
+    pub(super) ratio: Spread,
+    pub(super) cpu_us: Spread,
+    pub(super) server_cpu_us: Spread,
+    /// CPU per event of peer and server to that of the contender and server, in the same round: more is cheaper.
+    pub(super) cpu_ratio: Spread,
+    pub(super) memory_mib: Spread,
+}
+
+/// One contender at one rate: medians of the rounds, in milliseconds.
+#[derive(Debug, Serialize)]
+pub(super) struct Paced {
+    pub(super) contender: Kind,
+    pub(super) rate: u32,
+    #[serde(flatten)]
+    pub(super) latency: Latency,
+}
+
+/// One figure over all rounds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    /// Of figures, of which there is at least one.
+    pub(super) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        let at = |index: usize| figures.get(index).copied().unwrap_or(f64::NAN);
+        Self {
+            median: f64::midpoint(at((figures.len().max(1) - 1) / 2), at(figures.len() / 2)),
+            min: at(0),
+            max: at(figures.len().max(1) - 1),
+        }
+    }
+}
+
+impl Throughput {
+    /// Of a contender's runs and the peer's in the same rounds.
+    pub(super) fn of(contender: Kind, runs: &[Run], peers: &[Run]) -> Self {
+        let total = |run: &Run| run.cpu_us + run.server_cpu_us;
+        let beside =
+            |ratio: &dyn Fn(&Run, &Run) -> f64| Spread::of(runs.iter().zip(peers).map(|(run, peer)| ratio(run, peer)));
+        #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
+        let mib = |run: &Run| run.memory as f64 / f64::from(1 << 20);
+        Self {
+            contender,
+            per_second: Spread::of(runs.iter().map(|run| run.per_second)),
+            ratio: beside(&|run, peer| run.per_second / peer.per_second),
+            cpu_us: Spread::of(runs.iter().map(|run| run.cpu_us)),
+            server_cpu_us: Spread::of(runs.iter().map(|run| run.server_cpu_us)),
+            cpu_ratio: beside(&|run, peer| total(peer) / total(run)),
+            memory_mib: Spread::of(runs.iter().map(mib)),
+        }
+    }
+}
+
+impl Paced {
+    /// The medians of several rounds.
+    pub(super) fn of(contender: Kind, rate: u32, rounds: &[Latency]) -> Self {
+        let median = |each: fn(&Latency) -> f64| Spread::of(rounds.iter().map(each)).median;
+        let latency = Latency {
+            p50: median(|round| round.p50),
+            p99: median(|round| round.p99),
+            p999: median(|round| round.p999),
+        };
+        Self {
+            contender,
+            rate,
+            latency,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "tidegate {} on {} cores: {} orders of about 256 bytes, each to one invoice, {} rounds; one fsync takes {:.2} ms\n",
+            self.version, self.cores, self.events, self.rounds, self.fsync_ms
+        )?;
+        writeln!(
+            f,
+            "| | events/s: median (min - max) | to handwritten | CPU us per event: own + server | CPU, to handwritten | MiB |"
+        )?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
+        for line in &self.throughput {
+            writeln!(f, "{line}")?;
+        }
+        if !self.latency.is_empty() {
+            writeln!(
+                f,
+                "\n| | orders/s | p50 ms | p99 ms | p99.9 ms |\n| --- | --- | --- | --- | --- |"
+            )?;
+        }
+        for line in &self.latency {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "\nfull pipeline to handwritten: {:.2}", self.ratio)
+    }
+}
+
+impl fmt::Display for Throughput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rate, ratio, cpu) = (self.per_second, self.ratio, self.cpu_ratio);
+        write!(
+            f,
+            "| {} | {:.0} ({:.0} - {:.0}) | {:.2} ({:.2} - {:.2}) | {:.1} + {:.1} | {:.2} ({:.2} - {:.2}) | {:.0} |",
+            self.contender.name(),
+            rate.median,
+            rate.min,
+            rate.max,
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            self.cpu_us.median,
+            self.server_cpu_us.median,
+            cpu.median,
+            cpu.min,
+            cpu.max,
+            self.memory_mib.max,
+        )
+    }
+}
+
+impl fmt::Display for Paced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency { p50, p99, p999 } = self.latency;
+        let name = self.contender.name();
+        write!(f, "| {name} | {} | {p50:.1} | {p99:.1} | {p999:.1} |", self.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(per_second: f64, cpu_us: f64) -> Run {
+        Run {
+            per_second,
+            cpu_us,
+            server_cpu_us: 10.0,
+            memory: 1 << 20,
+        }
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        let spread = Spread::of([4.0, 1.0, 2.0, 3.0]);
+        assert_eq!((spread.median, spread.min, spread.max), (2.5, 1.0, 4.0));
+        assert_eq!(Spread::of([7.0]).median, 7.0);
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let (runs, peers) = ([run(20.0, 10.0), run(10.0, 10.0)], [run(10.0, 30.0), run(10.0, 10.0)]);
+        let throughput = Throughput::of(Kind::Full, &runs, &peers);
+        assert_eq!((throughput.ratio.min, throughput.ratio.max), (1.0, 2.0));
+        assert_eq!((throughput.cpu_ratio.min, throughput.cpu_ratio.max), (1.0, 2.0));
+    }
+}
