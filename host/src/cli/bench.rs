@@ -117,6 +117,8 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 }
 
 async fn build(repository: &std::path::Path) -> anyhow::Result<Built> {
+    // Before cargo may put a newer binary in its place.
+    let host = std::env::current_exe()?;
     let plugin = repository.join("examples/handwritten/plugin");
     example::build_plugins(&plugin).await?;
     example::build(
@@ -126,6 +128,7 @@ async fn build(repository: &std::path::Path) -> anyhow::Result<Built> {
     )
     .await?;
     Ok(Built {
+        host,
         peer: repository.join("target/release/handwritten"),
         plugin: plugin.join("target/wasm32-wasip2/release/invoice.wasm"),
     })

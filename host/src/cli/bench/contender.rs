@@ -69,6 +69,8 @@ impl Kind {
 
 /// What is built before anything is measured.
 pub(super) struct Built {
+    /// The host.
+    pub(super) host: PathBuf,
     /// The consumer written by hand.
     pub(super) peer: PathBuf,
     /// The same as a plugin.
@@ -183,7 +185,7 @@ impl Contender {
             command.args([server, &place.orders, &place.invoices, &place.invoices]);
             command
         } else {
-            let mut command = Command::new(std::env::current_exe()?);
+            let mut command = Command::new(&built.host);
             command
                 .args(["run", "--config"])
                 .arg(&place.config)
