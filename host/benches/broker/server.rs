@@ -1,9 +1,10 @@
 //! The server under the benchmark: its streams, its CPU time, and whether it has what a round should leave.
 
 use anyhow::{Context as _, Result, ensure};
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::{self, Context, stream};
-use async_nats::{HeaderMap, jetstream::context::PublishAckFuture};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 use super::{HEADERS, IN, IN_FLIGHT, OUT};
@@ -35,15 +36,13 @@ impl Server {
         let payload = format!("{{\"order\":17,\"note\":\"{}\"}}", "x".repeat(256 - 24));
         let mut unconfirmed: Vec<PublishAckFuture> = Vec::new();
         for event in 0..events {
-            let headers = HEADERS
-                .into_iter()
-                .chain([("ce-id", "")])
-                .map(|(name, value)| match name {
-                    "ce-id" => (name.into(), format!("order-{event:010}").into()),
-                    _ => (name.into(), value.into()),
-                });
+            let mut headers = HeaderMap::new();
+            for (name, value) in HEADERS {
+                headers.insert(name, value);
+            }
+            headers.insert("ce-id", format!("order-{event:010}"));
             let message = jetstream::message::PublishMessage::build()
-                .headers(headers.map(header).collect::<HeaderMap>())
+                .headers(headers)
                 .payload(payload.clone().into());
             unconfirmed.push(self.context.send_publish("bench.in", message).await?);
             if unconfirmed.len() == IN_FLIGHT {
@@ -109,16 +108,11 @@ pub(crate) fn consumer(name: &str) -> pull::Config {
     }
 }
 
-fn header((name, value): (String, String)) -> (async_nats::HeaderName, async_nats::HeaderValue) {
-    use async_nats::header::{IntoHeaderName, IntoHeaderValue};
-    (name.into_header_name(), value.into_header_value())
-}
-
 fn only_server() -> Result<Pid> {
     let mut system = System::new()?;
     system.refresh_processes_specifics(ProcessesToUpdate::All, false, ProcessRefreshKind::nothing());
     let mut servers = system.processes_by_exact_name("nats-server".as_ref());
-    match (servers.next(), servers.find(|process| process.thread_kind().is_none())) {
+    match (servers.next(), servers.next()) {
         (Some(one), None) => Ok(one.pid()),
         _ => anyhow::bail!("there is not exactly one nats-server: name it with --server-pid"),
     }
