@@ -9,8 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub mod codec;
+mod headers;
 pub mod key;
 mod pointer;
+
+pub use headers::Headers;
 
 /// One CloudEvents 1.0 event. Attribute names and values were checked by whoever built it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,45 +111,6 @@ impl Message {
     /// What the message weighs against a budget: payload, headers and subject, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.payload.len()
-            + self.subject.len()
-            + self
-                .headers
-                .0
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>()
-    }
-}
-
-/// Header lines. Names keep the case they arrived with and are compared without it; values are bytes, since nothing
-/// promises that they are text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Headers(Vec<(String, Bytes)>);
-
-impl Headers {
-    /// The first value under `name`, in whatever case.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_ref())
-    }
-
-    /// Adds a line.
-    pub fn push(&mut self, name: impl Into<String>, value: impl Into<Bytes>) {
-        self.0.push((name.into(), value.into()));
-    }
-
-    /// All lines in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_ref()))
-    }
-
-    /// Whether there is no line.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.payload.len() + self.subject.len() + self.headers.size()
     }
 }

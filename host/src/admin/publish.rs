@@ -62,7 +62,7 @@ pub(super) async fn publish(
 fn headers(lines: &HeaderMap) -> Headers {
     let mut headers = Headers::default();
     for (name, value) in lines {
-        headers.push(name.as_str(), Bytes::copy_from_slice(value.as_bytes()));
+        headers.push(name.as_str(), value.as_bytes());
     }
     headers
 }

@@ -114,7 +114,7 @@ fn message(text: &str) -> Message {
         payload: Bytes::from(text.to_owned()),
         ..Message::default()
     };
-    message.headers.push("ce-id", text.to_owned());
+    message.headers.push("ce-id", text);
     message
 }
 

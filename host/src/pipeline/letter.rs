@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::job::Job;
 use crate::broker;
 use crate::clock::Timestamp;
@@ -147,7 +145,7 @@ fn publish(consumer: &plan::Consumer, letter: &DeadLetter) -> Option<Output> {
     let stream = consumer.dead_letter.as_ref()?;
     let mut headers = Headers::default();
     for (name, value) in letter.message.headers.iter() {
-        headers.push(name, Bytes::copy_from_slice(value));
+        headers.push(name, value);
     }
     let facts = [
         ("Tidegate-Consumer", letter.consumer.to_string()),

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::asked::Asked;
 use super::held::Arrival;
@@ -209,7 +209,8 @@ impl Nats {
             Step::Give => {
                 unreadable.is_given = true;
                 let (position, message) = (unreadable.position, unreadable.message.clone());
-                self.hand_out(position, Subject::from_static(""), message);
+                let now = self.link.clock.now();
+                self.hand_out(position, Subject::from_static(""), message, now);
             }
             Step::Pass => {
                 cursor::pass(&self.link, &self.subscription, unreadable.position).await?;
@@ -249,9 +250,10 @@ impl Nats {
 
     /// Takes in what has arrived, without waiting.
     fn empty_inbox(&mut self) -> Result<(), Error> {
+        let now = self.link.clock.now();
         while let Some(inbox) = &mut self.inbox {
             match inbox.subscriber.next().now_or_never() {
-                Some(Some(message)) => self.take_in(message)?,
+                Some(Some(message)) => self.take_in(message, now)?,
                 Some(None) => self.make_stale("the client closed the inbox"),
                 None => break,
             }
@@ -266,7 +268,10 @@ impl Nats {
         };
         tokio::select! {
             message = inbox.subscriber.next() => match message {
-                Some(message) => self.take_in(message)?,
+                Some(message) => {
+                    let now = self.link.clock.now();
+                    self.take_in(message, now)?;
+                }
                 None => self.make_stale("the client closed the inbox"),
             },
             // An error means that the client is gone, which the next look at the link reports.
@@ -284,11 +289,11 @@ impl Nats {
         Ok(())
     }
 
-    fn take_in(&mut self, message: async_nats::Message) -> Result<(), Error> {
+    fn take_in(&mut self, message: async_nats::Message, now: Instant) -> Result<(), Error> {
         let Some(inbox) = &mut self.inbox else {
             return Ok(());
         };
-        inbox.heard = self.link.clock.now();
+        inbox.heard = now;
         let Some(numbers) = message.reply.as_deref().and_then(Numbers::parse) else {
             // Without a status either, someone else published to our inbox. With both it is a delivery: anybody may publish a
             // message that looks like a status.
@@ -309,19 +314,18 @@ impl Nats {
         inbox.is_quiet = false;
         inbox.asked.arrived(message.length);
         inbox.is_next_large = false;
-        let reply = message.reply.clone().unwrap_or_else(|| Subject::from_static(""));
+        let reply = message.reply.unwrap_or_else(|| Subject::from_static(""));
         let message = Message {
-            subject: message.subject.to_string(),
+            subject: message.subject.into_string(),
             headers: headers::read(message.headers.as_ref()),
             payload: message.payload,
         };
-        self.hand_out(numbers.stream, reply, message);
+        self.hand_out(numbers.stream, reply, message, now);
         Ok(())
     }
 
     /// Makes a message ready to be returned, if it is not held or settled already.
-    fn hand_out(&mut self, position: u64, reply: Subject, message: Message) {
-        let now = self.link.clock.now();
+    fn hand_out(&mut self, position: u64, reply: Subject, message: Message, now: Instant) {
         // The guard must be gone before the arms run.
         let arrival = self.settler.held().arrive(position, reply, now);
         match arrival {

@@ -170,7 +170,7 @@ fn headers(block: &[u8]) -> Headers {
         let mut parts = line.splitn(2, |byte| *byte == b':');
         let name = parts.next().unwrap_or_default();
         let value = parts.next().unwrap_or_default().trim_ascii();
-        headers.push(String::from_utf8_lossy(name), value.to_vec());
+        headers.push(String::from_utf8_lossy(name), value);
     }
     headers
 }

@@ -72,7 +72,7 @@ pub(super) fn encode(event: &Event, binding: Binding) -> (Headers, Bytes) {
     headers.push(format!("{PREFIX}specversion"), "1.0");
     for (name, value) in attribute::named(event) {
         match (name, binding) {
-            ("datacontenttype", Binding::Http) => headers.push("Content-Type", value.to_owned()),
+            ("datacontenttype", Binding::Http) => headers.push("Content-Type", value),
             _ => headers.push(format!("{PREFIX}{name}"), percent::encode(value)),
         }
     }

@@ -74,7 +74,7 @@ fn message(headers: &[(&str, &str)], payload: &str) -> Message {
         ..Message::default()
     };
     for (name, value) in headers {
-        message.headers.push(*name, value.to_string());
+        message.headers.push(*name, value);
     }
     message
 }

@@ -88,7 +88,7 @@ async fn read_off(mut chunks: BodyDataStream) {
 fn headers(lines: &HeaderMap) -> Headers {
     let mut headers = Headers::default();
     for (name, value) in lines {
-        headers.push(name.as_str(), Bytes::copy_from_slice(value.as_bytes()));
+        headers.push(name.as_str(), value.as_bytes());
     }
     headers
 }
@@ -117,7 +117,7 @@ fn outgoing(route: &str, event: &Event, stream: &Stream, request: &Headers) -> R
     let mut message = codec::encode(event, stream).map_err(|error| unwritten(error, stream))?;
     for name in TRACE_HEADERS {
         if let Some(value) = request.get(name) {
-            message.headers.push(name, Bytes::copy_from_slice(value));
+            message.headers.push(name, value);
         }
     }
     // An attribute that is absent has a stand-in, so this key always is.

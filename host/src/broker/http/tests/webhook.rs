@@ -46,7 +46,7 @@ fn outgoing(place: &str, headers: &[(&str, &str)]) -> Outgoing {
         ..Message::default()
     };
     for (name, value) in headers {
-        message.headers.push(*name, value.to_string());
+        message.headers.push(*name, value);
     }
     Outgoing {
         id: "out-1".into(),
