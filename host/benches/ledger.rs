@@ -85,7 +85,10 @@ async fn fill(folder: &Path, ids: u64) {
             host.write((next..next + FILL).map(remembered).collect()).await;
             next += FILL;
         }
-        println!("remember, batches of {FILL}                 {}", sample.end(u32::try_from(ids / BUCKETS).expect("it fits")));
+        println!(
+            "remember, batches of {FILL}                 {}",
+            sample.end(u32::try_from(ids / BUCKETS).expect("it fits"))
+        );
         host.store.close().await.expect("the store closes");
     }
     // Only what is needed to go on is in memory, not what the filling needed.
@@ -93,7 +96,11 @@ async fn fill(folder: &Path, ids: u64) {
     let keys = (0..FILL).map(|number| entry(number, Vec::new()).record).collect();
     host.ledger.look_up(keys).await.expect("the ledger answers");
     let (memory, disk) = (resident_bytes().saturating_sub(before), disk_bytes(folder));
-    println!("{next} ids: {} bytes of memory and {} of disk each", per(memory, next), per(disk, next));
+    println!(
+        "{next} ids: {} bytes of memory and {} of disk each",
+        per(memory, next),
+        per(disk, next)
+    );
     host.store.close().await.expect("the store closes");
 }
 
@@ -127,7 +134,9 @@ impl Host {
 
     async fn write(&self, entries: Vec<Entry>) -> Vec<RowId> {
         let written = self.ledger.write(Arc::new(entries)).await.expect("the ledger answers");
-        let rows = written.into_iter().map(|written| written.expect("each event is new").rows);
+        let rows = written
+            .into_iter()
+            .map(|written| written.expect("each event is new").rows);
         rows.flatten().collect()
     }
 
@@ -135,7 +144,9 @@ impl Host {
     fn batch(&mut self, batch: u64, stream: &Name) -> Vec<Entry> {
         let numbers = self.next..self.next + batch;
         self.next = numbers.end;
-        numbers.map(|number| entry(number, vec![output(number, stream)])).collect()
+        numbers
+            .map(|number| entry(number, vec![output(number, stream)]))
+            .collect()
     }
 
     /// Looks events up and commits them, as the pipeline does of each batch.
@@ -148,7 +159,9 @@ impl Host {
     /// Commits events with an output each, which is confirmed when the next batch has been committed.
     async fn to_outbox(&mut self, name: &str, batch: u64, events: u32) {
         let stream = name_of_outbox();
-        let batches: Vec<_> = (0..u64::from(events) / batch).map(|_| self.batch(batch, &stream)).collect();
+        let batches: Vec<_> = (0..u64::from(events) / batch)
+            .map(|_| self.batch(batch, &stream))
+            .collect();
         let count = batches.len();
         let sample = Sample::start();
         let mut unconfirmed = Vec::new();
@@ -157,7 +170,11 @@ impl Host {
             self.ledger.confirmed(std::mem::replace(&mut unconfirmed, rows));
         }
         self.ledger.confirmed(unconfirmed);
-        println!("{name:<44} {} {:8.4} fsyncs", sample.end(events), count as f64 / f64::from(events));
+        println!(
+            "{name:<44} {} {:8.4} fsyncs",
+            sample.end(events),
+            count as f64 / f64::from(events)
+        );
     }
 
     /// Takes the time of commits.
@@ -245,7 +262,9 @@ impl Reader {
 
     /// Reads events, commits them with an output each onto the stream itself, and settles them.
     async fn to_log(&mut self, host: &mut Host, batch: u64, events: u32) {
-        let batches: Vec<_> = (0..u64::from(events) / batch).map(|_| host.batch(batch, &self.log)).collect();
+        let batches: Vec<_> = (0..u64::from(events) / batch)
+            .map(|_| host.batch(batch, &self.log))
+            .collect();
         let sample = Sample::start();
         for entries in batches {
             let mut receipts = Vec::new();
@@ -259,7 +278,11 @@ impl Reader {
         // As the host does every few seconds.
         let trimmed = host.store.trim(&self.log, &KEEP, host.clock.wall()).await;
         trimmed.expect("the log is trimmed");
-        println!("{:<44} {}", format!("embedded to embedded, batches of {batch}"), sample.end(events));
+        println!(
+            "{:<44} {}",
+            format!("embedded to embedded, batches of {batch}"),
+            sample.end(events)
+        );
     }
 }
 
@@ -346,8 +369,17 @@ fn name_of_outbox() -> Name {
 
 fn say(when: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
-    let at = |percent: usize| times.get(times.len() * percent / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0);
-    println!("a commit of 64 {when}: p50 {:.2} ms, p99 {:.2} ms, of {}", at(50), at(99), times.len());
+    let at = |percent: usize| {
+        times
+            .get(times.len() * percent / 100)
+            .map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
+    };
+    println!(
+        "a commit of 64 {when}: p50 {:.2} ms, p99 {:.2} ms, of {}",
+        at(50),
+        at(99),
+        times.len()
+    );
 }
 
 fn per(bytes: u64, count: u64) -> String {
