@@ -37,7 +37,7 @@ use crate::plan::Name;
 pub(crate) use batch::Batch;
 #[cfg(test)]
 pub(crate) use fault::Failing;
-pub(crate) use keys::{Key, KeyReader, decode, encode};
+pub(crate) use keys::{Key, KeyReader, decode, decode_first, encode, encode_onto};
 pub(crate) use logs::Entry as LogEntry;
 pub use logs::{Cursor, Log};
 pub(crate) use tables::{Record, RecordState, Table, Tables};

@@ -6,6 +6,7 @@
 
 mod commit;
 mod letters;
+mod outbox;
 mod parking;
 mod rows;
 #[cfg(test)]
@@ -13,42 +14,40 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use super::{
-    Change, Entry, Error, Known, Ledger, Outbox, PayloadHash, Read, RecordKey, Refused, Row, RowId, StateBucket,
-    StateKey, TakenBefore, Written,
+    Change, Entry, Error, Known, Ledger, PayloadHash, Read, RecordKey, Refused, StateBucket, StateKey, TakenBefore,
+    Written,
 };
 use crate::broker::Position;
 use crate::plan::Name;
-use crate::store::{self, Batch, RecordState, Ride, Rider, Store, Table, Tables, Weight};
-use rows::{Attempts, OutboxRow};
+use crate::store::{self, RecordState, Store, Table, Tables, Weight};
+use outbox::{Emitted, Sheets};
+use rows::Attempts;
 
 /// Look-ups of up to so many events are done in place; more of them might keep the worker from other tasks for longer than
 /// a change of threads costs.
 const IN_PLACE_MAX: usize = 16;
 
-/// Confirmed rows that wait for a batch to ride with; beyond, one is asked for.
-const CONFIRMED_MAX: usize = 1000;
-
 /// The ledger in the embedded store: all four traits. One per store; tasks share it.
 pub struct Embedded {
     store: Arc<Store>,
     logs: Arc<BTreeSet<Name>>,
-    confirmed: Arc<Confirmed>,
+    sheets: Arc<Sheets>,
 }
 
 /// Opens the ledger of a store; outputs onto the streams in `logs` go straight into their embedded logs.
 #[must_use]
 pub fn open(store: Arc<Store>, logs: BTreeSet<Name>) -> Arc<Embedded> {
-    let confirmed = Arc::new(Confirmed::default());
-    store.add_rider(confirmed.clone());
+    let sheets = Arc::new(Sheets::default());
+    store.add_rider(sheets.clone());
     Arc::new(Embedded {
         store,
         logs: Arc::new(logs),
-        confirmed,
+        sheets,
     })
 }
 
@@ -70,10 +69,14 @@ impl Ledger for Embedded {
         let logs = self.logs.clone();
         Box::pin(async move {
             let written = self.store.commit(weight(&entries), move |batch| {
-                let apply = |entry: &Entry| commit::apply(batch, &logs, entry.clone());
-                entries.iter().map(apply).collect()
+                let mut emitted = Emitted::new(&logs);
+                let apply = |entry| commit::apply(batch, &mut emitted, entry);
+                let written = entries.iter().map(apply).collect::<Result<Vec<_>, _>>()?;
+                Ok((written, emitted.finish(batch)?))
             });
-            Ok(written.await?)
+            let (written, sheets) = written.await?;
+            self.sheets.add(sheets);
+            Ok(written)
         })
     }
 
@@ -154,51 +157,6 @@ fn weight(entries: &[Entry]) -> Weight {
     Weight {
         entries: entries.len(),
         bytes: entries.iter().map(|entry| 64 + bytes(entry)).sum(),
-    }
-}
-
-impl Outbox for Embedded {
-    fn pending(&self, after: Option<RowId>, limit: usize) -> BoxFuture<'_, Result<Vec<Row>, Error>> {
-        let from = after.map_or(0, |after| after.0.saturating_add(1));
-        let pending = self.store.read_apart(move |tables| {
-            let from = rows::number_key(from);
-            let rows = tables.range(Table::Outbox, Bound::Included(&from), &[]);
-            rows.take(limit)
-                .map(|row| {
-                    let (key, value) = row?;
-                    let OutboxRow { consumer, output } = store::decode(&value)?;
-                    let id = RowId(rows::read_number(&key)?);
-                    Ok(Row { id, consumer, output })
-                })
-                .collect()
-        });
-        Box::pin(async move { Ok(pending.await?) })
-    }
-
-    fn confirmed(&self, rows: Vec<RowId>) {
-        let waiting = {
-            let mut waiting = self.confirmed.0.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.extend(rows);
-            waiting.len()
-        };
-        if waiting >= CONFIRMED_MAX {
-            self.store.nudge();
-        }
-    }
-}
-
-/// Confirmed rows that wait for a batch to be deleted with. Bounded by the rows there are; if the batch fails they stay in the
-/// outbox, and are published once more, under their ids, after the next start or outage.
-#[derive(Default)]
-struct Confirmed(Mutex<Vec<RowId>>);
-
-impl Rider for Confirmed {
-    fn ride(&self, batch: &mut Batch<'_>, _: Ride) -> Result<(), store::Error> {
-        let rows = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for row in rows {
-            batch.forget(Table::Outbox, rows::number_key(row.0));
-        }
-        Ok(())
     }
 }
 

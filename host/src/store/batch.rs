@@ -15,6 +15,9 @@ use crate::plan::Name;
 
 pub(super) type Map<K, V> = HashMap<K, V, Xxh3DefaultBuilder>;
 
+/// Rows that there is room for from the beginning.
+const ROWS: usize = 256;
+
 /// A batch under construction.
 pub(crate) struct Batch<'a> {
     tables: &'a Tables,
@@ -24,10 +27,10 @@ pub(crate) struct Batch<'a> {
     records: Map<[u8; 16], Record>,
     /// Rows that later work in the batch may ask for. `None` deletes.
     rows: Map<(Table, Bytes), Option<Bytes>>,
-    /// Rows that nobody asks for before they are committed.
-    blind: Vec<(Table, Bytes, Option<Bytes>)>,
-    /// Where logs end now that have grown.
-    pub(super) tails: logs::Ends,
+    /// Rows that nobody asks for before they are committed, and in the end all others.
+    written: fjall::OwnedWriteBatch,
+    /// The logs that have changed.
+    heads: logs::Heads,
     begins_bucket: bool,
     expired: Vec<u64>,
 }
@@ -49,8 +52,8 @@ impl<'a> Batch<'a> {
             next: memory.next(),
             records: Map::default(),
             rows: Map::default(),
-            blind: Vec::new(),
-            tails: logs::Ends::default(),
+            written: fjall::OwnedWriteBatch::with_capacity(tables.database.clone(), ROWS),
+            heads: logs::Heads::default(),
             begins_bucket: false,
             expired: Vec::new(),
         }
@@ -107,14 +110,32 @@ impl<'a> Batch<'a> {
         self.rows.insert((table, key), None);
     }
 
-    /// Writes a row that no work asks the batch for, under a key that was never used.
-    pub(crate) fn add(&mut self, table: Table, key: Bytes, value: Bytes) {
-        self.blind.push((table, key, Some(value)));
+    /// Writes a row that no work asks the batch for.
+    pub(crate) fn add(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.written.insert(self.tables.keyspace(table)?, key, value);
+        Ok(())
     }
 
     /// Deletes a committed row that no work asks the batch for.
-    pub(crate) fn forget(&mut self, table: Table, key: Bytes) {
-        self.blind.push((table, key, None));
+    pub(crate) fn forget(&mut self, table: Table, key: &[u8]) -> Result<(), Error> {
+        self.written.remove(self.tables.keyspace(table)?, key);
+        Ok(())
+    }
+
+    /// A log as a whole.
+    pub(super) fn head(&self, stream: &Name) -> Result<logs::Head, Error> {
+        match self.heads.get(stream) {
+            Some(head) => Ok(*head),
+            None => logs::read_head(self.get(Table::Meta, &logs::head_key(stream))?),
+        }
+    }
+
+    /// Writes a log as a whole, once however often it changes.
+    pub(super) fn set_head(&mut self, stream: &Name, head: logs::Head) {
+        match self.heads.get_mut(stream) {
+            Some(known) => *known = head,
+            None => _ = self.heads.insert(stream.clone(), head),
+        }
     }
 
     /// Notes how far a consumer may take.
@@ -161,12 +182,14 @@ impl<'a> Batch<'a> {
 
     /// Makes the batch durable. What is committed if it is, is said even if the write fails: then it is not known yet.
     pub(super) fn write(mut self, fsync: bool) -> (Committed, Result<(), Error>) {
+        let tails = self.heads.iter().map(|(stream, head)| (stream.clone(), head.next));
+        let tails = tails.collect();
         let written = self.write_through(fsync);
         let rows = self.rows.into_iter();
         let committed = Committed {
             next: self.next,
             resident: rows.filter(|((table, _), _)| table.is_resident()).collect(),
-            tails: self.tails,
+            tails,
         };
         (committed, written)
     }
@@ -174,7 +197,8 @@ impl<'a> Batch<'a> {
     /// The bucket's keyspace is made before the batch that names it, and an expired one dropped after the batch that forgets it:
     /// a crash in between leaves a keyspace without a name, which the next start drops.
     fn write_through(&mut self, fsync: bool) -> Result<(), Error> {
-        let unchanged = self.records.is_empty() && self.rows.is_empty() && self.blind.is_empty();
+        let unchanged =
+            self.records.is_empty() && self.rows.is_empty() && self.written.is_empty() && self.heads.is_empty();
         if unchanged && !self.begins_bucket && self.next == self.memory.next() {
             return Ok(());
         }
@@ -188,18 +212,17 @@ impl<'a> Batch<'a> {
         let records = self.record_rows()?;
         let next = keys::encode(&self.next)?;
         self.put(Table::Meta, next_key(), next);
-        let rows = self.records.len() + self.rows.len() + self.blind.len();
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.tables.database.clone(), rows)
-            .durability(Some(tables::persist_mode(fsync)));
+        for (stream, head) in std::mem::take(&mut self.heads) {
+            self.put(Table::Meta, logs::head_key(&stream), keys::encode(&head)?);
+        }
+        let nothing = fjall::OwnedWriteBatch::with_capacity(self.tables.database.clone(), 0);
+        let mut batch = std::mem::replace(&mut self.written, nothing).durability(Some(tables::persist_mode(fsync)));
         if let Some(keyspace) = records {
             for (key, record) in &self.records {
                 batch.insert(&keyspace, key, record.to_bytes().as_slice());
             }
         }
         for ((table, key), row) in &self.rows {
-            set(&mut batch, self.tables.keyspace(*table)?, key, row);
-        }
-        for (table, key, row) in &self.blind {
             set(&mut batch, self.tables.keyspace(*table)?, key, row);
         }
         self.tables
@@ -225,8 +248,8 @@ impl<'a> Batch<'a> {
 
 fn set(batch: &mut fjall::OwnedWriteBatch, keyspace: &fjall::Keyspace, key: &Bytes, row: &Option<Bytes>) {
     match row {
-        Some(value) => batch.insert(keyspace, key.clone(), value.clone()),
-        None => batch.remove(keyspace, key.clone()),
+        Some(value) => batch.insert(keyspace, key.as_ref(), value.as_ref()),
+        None => batch.remove(keyspace, key.as_ref()),
     }
 }
 

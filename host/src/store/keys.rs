@@ -111,9 +111,16 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 /// # Errors
 /// [`Error::Unavailable`] if it can't be written as postcard, which no type of ours does.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
-    postcard::to_extend(value, vec![VERSION])
-        .map(Bytes::from)
-        .map_err(|error| Error::Unavailable(format!("a row can't be written: {error}")))
+    encode_onto(Vec::with_capacity(64), value).map(Bytes::from)
+}
+
+/// The same, behind what is in `row` already.
+///
+/// # Errors
+/// As for [`encode`].
+pub(crate) fn encode_onto<T: Serialize>(mut row: Vec<u8>, value: &T) -> Result<Vec<u8>, Error> {
+    row.push(VERSION);
+    postcard::to_extend(value, row).map_err(|error| Error::Unavailable(format!("a row can't be written: {error}")))
 }
 
 /// A value from bytes.
@@ -121,8 +128,16 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Bytes, Error> {
 /// # Errors
 /// [`Error::Unavailable`] if the row is not one that this version wrote.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    decode_first(bytes).map(|(value, _)| value)
+}
+
+/// The value that bytes begin with, and the bytes behind it.
+///
+/// # Errors
+/// As for [`decode`].
+pub(crate) fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), Error> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|error| unreadable(&error.to_string())),
+        Some((&VERSION, rest)) => postcard::take_from_bytes(rest).map_err(|error| unreadable(&error.to_string())),
         Some((version, _)) => Err(unreadable(&format!("its version is {version}"))),
         None => Err(unreadable("it is empty")),
     }

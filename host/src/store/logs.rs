@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Mutex;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -20,15 +20,18 @@ use crate::plan::{self, Name};
 const TRIM_MAX: usize = 2048;
 
 /// Where logs end: the number that the next message gets.
-pub(super) type Ends = BTreeMap<Name, u64>;
+pub(super) type Ends = Vec<(Name, u64)>;
+
+/// Logs as wholes.
+pub(super) type Heads = BTreeMap<Name, Head>;
 
 /// What is kept of a log as a whole.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Head {
+pub(super) struct Head {
     /// The lowest number that is still there.
     first: u64,
     /// The number that the next message gets.
-    next: u64,
+    pub(super) next: u64,
     /// Bytes of all rows.
     bytes: u64,
 }
@@ -203,15 +206,9 @@ impl Batch<'_> {
         let number = head.next;
         head.next += 1;
         head.bytes += row.len() as u64;
-        self.add(Table::Logs, log_prefix(stream).number(number).done(), row);
-        self.put(Table::Meta, head_key(stream), keys::encode(&head)?);
-        self.tails.insert(stream.clone(), head.next);
+        self.add(Table::Logs, &log_prefix(stream).number(number).done(), &row)?;
+        self.set_head(stream, head);
         Ok(number)
-    }
-
-    fn head(&self, stream: &Name) -> Result<Head, Error> {
-        self.get(Table::Meta, &head_key(stream))?
-            .map_or(Ok(Head::EMPTY), |row| keys::decode(&row))
     }
 
     fn trim(&mut self, stream: &Name, keep: &plan::Log, settled: u64, now: Timestamp) -> Result<u64, Error> {
@@ -228,10 +225,10 @@ impl Batch<'_> {
             }
             head.first = number + 1;
             head.bytes = head.bytes.saturating_sub(value.len() as u64);
-            self.forget(Table::Logs, key);
+            self.forget(Table::Logs, &key)?;
         }
         if head.first > before {
-            self.put(Table::Meta, head_key(stream), keys::encode(&head)?);
+            self.set_head(stream, head);
         }
         Ok(head.first - before)
     }
@@ -254,8 +251,7 @@ impl Tables {
     }
 
     fn head(&self, stream: &Name) -> Result<Head, Error> {
-        self.get(Table::Meta, &head_key(stream))?
-            .map_or(Ok(Head::EMPTY), |row| keys::decode(&row))
+        read_head(self.get(Table::Meta, &head_key(stream))?)
     }
 
     /// As [`Store::read_log`].
@@ -283,8 +279,12 @@ impl Tables {
     }
 }
 
-fn head_key(stream: &Name) -> Bytes {
+pub(super) fn head_key(stream: &Name) -> Bytes {
     Key::new().tag(tag::LOG).part(stream.as_str()).done()
+}
+
+pub(super) fn read_head(row: Option<Bytes>) -> Result<Head, Error> {
+    row.map_or(Ok(Head::EMPTY), |row| keys::decode(&row))
 }
 
 fn log_prefix(stream: &Name) -> Key {
@@ -298,16 +298,22 @@ fn log_number(key: &[u8]) -> Result<u64, Error> {
         .ok_or_else(|| keys::unreadable("a message in a log has no number"))
 }
 
+/// What stands before the head of a row.
+const FRONT: usize = 12;
+
 /// A row: when it was appended, the length of its head, its head, its payload, so that the payload is read without a copy.
-fn encode_entry(at: Timestamp, message: &Message) -> Result<Bytes, Error> {
-    let head = keys::encode(&(&message.subject, &message.headers))?;
-    let mut row = BytesMut::with_capacity(12 + head.len() + message.payload.len());
+fn encode_entry(at: Timestamp, message: &Message) -> Result<Vec<u8>, Error> {
+    let mut row = Vec::with_capacity(FRONT + 2 * message.size());
     row.put_u64(at.0);
+    row.put_u32(0);
+    let mut row = keys::encode_onto(row, &(&message.subject, &message.headers))?;
     // A head is far below 4 GiB: brokers and the ingress bound whole messages.
-    row.put_u32(u32::try_from(head.len()).unwrap_or(u32::MAX));
-    row.put_slice(&head);
+    let length = u32::try_from(row.len() - FRONT).unwrap_or(u32::MAX);
+    if let Some(place) = row.get_mut(8..FRONT) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
     row.put_slice(&message.payload);
-    Ok(row.freeze())
+    Ok(row)
 }
 
 fn appended_at(row: &[u8]) -> Timestamp {
@@ -316,13 +322,13 @@ fn appended_at(row: &[u8]) -> Timestamp {
 
 fn decode_entry(row: &Bytes) -> Result<Message, Error> {
     let cut = || keys::unreadable("a message in a log is cut short");
-    let length = row.get(8..12).and_then(|bytes| bytes.try_into().ok());
+    let length = row.get(8..FRONT).and_then(|bytes| bytes.try_into().ok());
     let length = u32::from_be_bytes(length.ok_or_else(cut)?) as usize;
-    let head = row.get(12..12 + length).ok_or_else(cut)?;
+    let head = row.get(FRONT..FRONT + length).ok_or_else(cut)?;
     let (subject, headers): (String, Headers) = keys::decode(head)?;
     Ok(Message {
         subject,
         headers,
-        payload: row.slice(12 + length..),
+        payload: row.slice(FRONT + length..),
     })
 }

@@ -223,7 +223,7 @@ impl Tables {
     /// A row.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
         let row = self.keyspace(table)?.get(key);
-        Ok(row.map_err(|error| Error::engine(&error))?.map(Bytes::from))
+        Ok(row.map_err(|error| Error::engine(&error))?.map(Bytes::from_owner))
     }
 
     /// Rows whose keys begin with `prefix`, in order.
@@ -287,7 +287,7 @@ impl Iterator for Rows {
             Self::Of(rows) => {
                 let row = rows.next()?.into_inner();
                 Some(
-                    row.map(|(key, value)| (key.into(), value.into()))
+                    row.map(|(key, value)| (Bytes::copy_from_slice(&key), Bytes::from_owner(value)))
                         .map_err(|error| Error::engine(&error)),
                 )
             }

@@ -1,12 +1,12 @@
 //! Dead letters: buried in the transaction that gives the event up, put back, forgotten.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::commit::{self, Subject};
+use super::outbox::Emitted;
 use super::rows::{self, Lane, Letter, Ordered, Parked};
 use super::{Embedded, Error};
 use crate::ledger::{
@@ -23,7 +23,7 @@ type Stored<T> = Result<T, store::Error>;
 const CHUNK: usize = 256;
 
 /// Writes the dead letter of an event, in place of the one it may have been put back from.
-pub(super) fn bury(batch: &mut Batch<'_>, subject: &Subject, letter: DeadLetter, hold: bool) -> Stored<()> {
+pub(super) fn bury(batch: &mut Batch<'_>, subject: &Subject<'_>, letter: DeadLetter, hold: bool) -> Stored<()> {
     // This lets go of the lane, too.
     remove(batch, letter.id)?;
     let key = rows::lane_key(&letter.consumer, &letter.lane);
@@ -57,10 +57,10 @@ pub(super) fn bury(batch: &mut Batch<'_>, subject: &Subject, letter: DeadLetter,
 /// redelivery does not bring it back after it was purged. If the event came from the parking, it leaves it.
 pub(super) fn conflict(
     batch: &mut Batch<'_>,
-    logs: &BTreeSet<Name>,
-    subject: &Subject,
-    letter: DeadLetter,
-    publish: Option<Output>,
+    emitted: &mut Emitted<'_>,
+    subject: &Subject<'_>,
+    letter: &DeadLetter,
+    publish: Option<&Output>,
 ) -> Stored<Result<Written, Refused>> {
     commit::leave(batch, subject)?;
     let is_recorded = letter.id != subject.record && batch.record(letter.id.0)?.is_some();
@@ -68,8 +68,8 @@ pub(super) fn conflict(
         return Ok(Err(Refused::Done(subject.payload)));
     }
     batch.remember(letter.id.0, Record::done(subject.payload.0));
-    bury(batch, subject, letter, false)?;
-    let rows = commit::emit(batch, logs, &subject.consumer, publish.into_iter())?;
+    bury(batch, subject, letter.clone(), false)?;
+    let rows = emitted.emit(batch, subject.consumer, publish)?;
     Ok(Ok(Written { rows, started: 0 }))
 }
 
@@ -107,7 +107,7 @@ fn redrive(batch: &mut Batch<'_>, id: DeadId) -> Stored<Option<Redriven>> {
         return Ok(None);
     }
     let subject = subject_of(&row);
-    let key = rows::lane_key(&subject.consumer, &subject.lane);
+    let key = rows::lane_key(subject.consumer, subject.lane);
     let lane: Lane = rows::load(batch, Table::Lanes, &key)?.unwrap_or_default();
     if row.parked.is_none() {
         let number = batch.number().cast_signed();
@@ -126,8 +126,8 @@ fn redrive(batch: &mut Batch<'_>, id: DeadId) -> Stored<Option<Redriven>> {
     Ok(Some(Redriven {
         id,
         applied_meanwhile: lane.applied.saturating_sub(row.applied),
-        consumer: subject.consumer,
-        lane: subject.lane,
+        consumer: row.letter.consumer,
+        lane: row.letter.lane,
     }))
 }
 
@@ -139,7 +139,7 @@ fn purge(batch: &mut Batch<'_>, id: DeadId) -> Stored<Option<DeadLetter>> {
     let shown = show(&row, applied_in(batch, &row)?);
     if let Some(place) = row.parked {
         let subject = subject_of(&row);
-        commit::unpark(batch, &subject.consumer, &subject.lane, place)?;
+        commit::unpark(batch, subject.consumer, subject.lane, place)?;
         batch.remember(id.0, Record::done(row.payload));
         batch.remove(Table::Attempts, rows::record_key(id));
     }
@@ -147,12 +147,12 @@ fn purge(batch: &mut Batch<'_>, id: DeadId) -> Stored<Option<DeadLetter>> {
     Ok(Some(shown))
 }
 
-fn subject_of(row: &Letter) -> Subject {
+fn subject_of(row: &Letter) -> Subject<'_> {
     Subject {
-        consumer: row.letter.consumer.clone(),
+        consumer: &row.letter.consumer,
         record: row.letter.id,
         payload: PayloadHash(row.payload),
-        lane: row.letter.lane.clone(),
+        lane: &row.letter.lane,
         parked: row.parked,
     }
 }

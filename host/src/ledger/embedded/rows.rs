@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::Position;
 use crate::event::Message;
 use crate::event::key::LaneKey;
-use crate::ledger::{DeadId, DeadLetter, History, Output, ParkedId, Read, RecordKey, StateBucket, StateKey, Version};
+use crate::ledger::{DeadId, DeadLetter, History, ParkedId, Read, RecordKey, StateBucket, StateKey, Version};
 use crate::outcome::Reason;
 use crate::plan::Name;
 use crate::store::{self, Batch, Error, Key, KeyReader, Table, Tables};
@@ -18,13 +18,6 @@ pub(super) struct Attempts {
     pub(super) history: Option<Box<History>>,
     /// How many began since and never ended.
     pub(super) started: u32,
-}
-
-/// An output in the outbox.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct OutboxRow {
-    pub(super) consumer: Name,
-    pub(super) output: Output,
 }
 
 /// What is kept of a lane while there is anything to keep.
