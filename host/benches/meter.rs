@@ -14,20 +14,20 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 static ALLOCATOR: &StatsAlloc<alloc::System> = &INSTRUMENTED_SYSTEM;
 
 /// A measurement under way.
-pub struct Sample {
+pub(crate) struct Sample {
     cpu_ms: u64,
     allocated: Region<'static, alloc::System>,
 }
 
 /// What one event of a sample cost.
-pub struct Cost {
-    pub cpu_us: f64,
-    pub allocations: f64,
-    pub allocated_bytes: f64,
+pub(crate) struct Cost {
+    pub(crate) cpu_us: f64,
+    pub(crate) allocations: f64,
+    pub(crate) allocated_bytes: f64,
 }
 
 impl Sample {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self {
             cpu_ms: cpu_ms(),
             allocated: Region::new(ALLOCATOR),
@@ -35,7 +35,7 @@ impl Sample {
     }
 
     /// The cost per event of what was done since the start for `events` events.
-    pub fn end(self, events: u32) -> Cost {
+    pub(crate) fn end(self, events: u32) -> Cost {
         let allocated = self.allocated.change();
         let per_event = |amount: f64| amount / f64::from(events);
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
