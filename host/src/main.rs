@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidegate::cli::{Cli, logs};
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     // Wrong arguments end here, with exit code 2.

@@ -24,7 +24,7 @@ use crate::{Failure, host};
 /// Opens one of the consumer's buckets; it begins empty. No other consumer sees it.
 ///
 /// # Errors
-/// [`Error`] if the host refuses it; `?` makes a transient failure of it, as of every error here.
+/// [`Error`] if the host refuses its name; `?` makes the fitting failure of it, as of every error here.
 pub fn bucket(name: &str) -> Result<Bucket, Error> {
     host::Bucket::open(name).map(Bucket)
 }
@@ -37,7 +37,7 @@ impl Bucket {
     /// The value of a key, if it has one.
     ///
     /// # Errors
-    /// [`Error`] if the store can't be read.
+    /// [`Error`] if the key has no byte or more than 1,024.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         self.0.get(key)
     }
@@ -45,7 +45,7 @@ impl Bucket {
     /// Sets a key.
     ///
     /// # Errors
-    /// [`Error`] if the write is over the consumer's limits.
+    /// [`Error`] if the key is none, as for [`Bucket::get`], or the write is over the consumer's limits.
     pub fn set(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.0.set(key, value.as_ref())
     }
@@ -88,7 +88,7 @@ impl Bucket {
     /// The value of a key, read as JSON.
     ///
     /// # Errors
-    /// [`Failure`]: transient if the store can't be read, permanent if the value is something else.
+    /// [`Failure::Permanent`] if the value is something else, or the key is none.
     pub fn json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Failure> {
         let Some(value) = self.get(key)? else {
             return Ok(None);
@@ -149,12 +149,12 @@ impl Iterator for Keys<'_> {
     }
 }
 
-/// The state could not be read or written.
+/// The state was not read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The consumer has no grant for it.
     Denied,
-    /// What the host said.
+    /// What the host refused, in its words.
     Other(String),
 }
 
@@ -169,9 +169,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The event is not at fault: transient.
+/// What the host refuses, a key or a write over its bounds, it refuses at every attempt: permanent. A missing grant is the config's
+/// fault and may be mended. A store out of reach is neither: the host ends the attempt itself, and nobody is told.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::transient(error.to_string())
+        match error {
+            Error::Denied => Self::transient(error.to_string()),
+            Error::Other(_) => Self::permanent(error.to_string()),
+        }
     }
 }

@@ -102,7 +102,13 @@ pub fn refuse_emits(error: EmitError) {
 /// What a bucket holds. To fill one before a test, write to it with [`crate::state`].
 #[must_use]
 pub fn state(bucket: &str) -> State {
-    RECORDER.with_borrow(|recorder| recorder.state.get(bucket).cloned().unwrap_or_default())
+    RECORDER.with_borrow(|recorder| {
+        recorder
+            .state
+            .get(if bucket.is_empty() { "default" } else { bucket })
+            .cloned()
+            .unwrap_or_default()
+    })
 }
 
 /// Sets a value that [`crate::config::get`] gives.

@@ -108,3 +108,26 @@ fn bucket_keeps_what_was_written() {
     bucket.set("text", "three").unwrap();
     assert!(bucket.increment("text", 1).is_err());
 }
+
+/// The recorder took an empty key, and the host, which does not, was asked again at every attempt.
+#[test]
+fn a_key_that_the_host_refuses_is_refused_for_good() {
+    testing::reset();
+    let bucket = state::bucket("").unwrap();
+    for key in ["", &"k".repeat(1025)] {
+        let refused = [
+            bucket.get(key).map(drop),
+            bucket.set(key, "v"),
+            bucket.delete(key),
+            bucket.exists(key).map(drop),
+            bucket.increment(key, 1).map(drop),
+            state::bucket(&"b".repeat(256)).map(drop),
+        ];
+        for refused in refused {
+            let failure = Failure::from(refused.unwrap_err());
+            assert!(matches!(failure, Failure::Permanent(_)), "{failure:?}");
+        }
+    }
+    bucket.set(&"k".repeat(1024), "v").unwrap();
+    assert_eq!(testing::state("default").len(), 1);
+}
