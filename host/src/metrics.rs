@@ -119,7 +119,7 @@ impl Metrics {
                 outcome,
             })
         };
-        Consumer {
+        Consumer(Arc::new(Counters {
             name: name.clone(),
             committed: outcome(&families.deliveries, "committed"),
             duplicate: outcome(&families.deliveries, "duplicate"),
@@ -141,9 +141,9 @@ impl Metrics {
             breaker: families.breaker.get_or_create_owned(&by),
             conflicts: families.conflicts.get_or_create_owned(&by),
             ledger_errors: families.ledger_errors.get_or_create_owned(&by),
-            trouble: Arc::default(),
+            trouble: Mutex::default(),
             all: self.clone(),
-        }
+        }))
     }
 
     /// The handles of one stream that is written.
@@ -247,9 +247,11 @@ impl Families {
     }
 }
 
-/// One consumer's happenings. Cloning shares the counters.
+/// One consumer's happenings. Cloning shares the counters, and costs one reference count.
 #[derive(Clone)]
-pub struct Consumer {
+pub struct Consumer(Arc<Counters>);
+
+struct Counters {
     name: Name,
     committed: Counter,
     duplicate: Counter,
@@ -271,7 +273,7 @@ pub struct Consumer {
     breaker: Gauge,
     conflicts: Counter,
     ledger_errors: Counter,
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Mutex<Option<String>>,
     all: Metrics,
 }
 
@@ -299,24 +301,24 @@ impl Consumer {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
-            committed: self.committed.get(),
-            duplicate: self.duplicate.get(),
-            dead: self.dead_delivery.get(),
-            held: self.held.get(),
-            unwanted: self.unwanted.get(),
-            parked: self.parked_delivery.get(),
-            emitted: self.emitted.get(),
+            committed: self.0.committed.get(),
+            duplicate: self.0.duplicate.get(),
+            dead: self.0.dead_delivery.get(),
+            held: self.0.held.get(),
+            unwanted: self.0.unwanted.get(),
+            parked: self.0.parked_delivery.get(),
+            emitted: self.0.emitted.get(),
         }
     }
 
     /// An attempt ended.
     pub fn attempted(&self, event_id: &str, number: u32, outcome: &Outcome, duration: Duration) {
-        self.attempt_seconds.observe(duration.as_secs_f64());
+        self.0.attempt_seconds.observe(duration.as_secs_f64());
         match outcome {
-            Outcome::Succeeded => _ = self.succeeded.inc(),
+            Outcome::Succeeded => _ = self.0.succeeded.inc(),
             Outcome::NotRun(why) => {
-                self.not_run.inc();
-                warn!(consumer = %self.name, event_id, error = %why, "attempt could not be run");
+                self.0.not_run.inc();
+                warn!(consumer = %self.0.name, event_id, error = %why, "attempt could not be run");
             }
             Outcome::Failed(failure) => self.failed(event_id, number, failure),
         }
@@ -325,84 +327,84 @@ impl Consumer {
     fn failed(&self, event_id: &str, number: u32, failure: &Failure) {
         let Failure { class, message, .. } = failure;
         self.failures(*class).inc();
-        debug!(consumer = %self.name, event_id, attempt = number, class = %class, error = %message, "attempt failed");
+        debug!(consumer = %self.0.name, event_id, attempt = number, class = %class, error = %message, "attempt failed");
     }
 
     fn failures(&self, class: Class) -> Counter {
         let by = ByOutcome {
-            consumer: self.name.to_string(),
+            consumer: self.0.name.to_string(),
             outcome: class.as_str(),
         };
-        self.all.0.attempts.get_or_create_owned(&by)
+        self.0.all.0.attempts.get_or_create_owned(&by)
     }
 
     /// An event took effect.
     pub fn committed(&self, outputs: usize) {
-        self.committed.inc();
-        self.emitted.inc_by(outputs as u64);
+        self.0.committed.inc();
+        self.0.emitted.inc_by(outputs as u64);
     }
 
     /// A delivery's event had taken effect before.
     pub fn duplicate(&self) {
-        self.duplicate.inc();
+        self.0.duplicate.inc();
     }
 
     /// A delivery was of a type that the consumer does not want.
     pub fn unwanted(&self, count: u64) {
-        self.unwanted.inc_by(count);
+        self.0.unwanted.inc_by(count);
     }
 
     /// An event became a dead letter.
     pub fn dead(&self, event_id: &str, reason: Reason, detail: &str) {
-        self.dead_delivery.inc();
+        self.0.dead_delivery.inc();
         let by = ByReason {
-            consumer: self.name.to_string(),
+            consumer: self.0.name.to_string(),
             reason: reason.as_str(),
         };
-        self.all.0.dead.get_or_create(&by).inc();
-        warn!(consumer = %self.name, event_id, reason = %reason, error = %detail, "event became a dead letter");
+        self.0.all.0.dead.get_or_create(&by).inc();
+        warn!(consumer = %self.0.name, event_id, reason = %reason, error = %detail, "event became a dead letter");
     }
 
     /// An event was held for no fault of its own.
     pub fn held(&self, count: u64) {
-        self.held.inc_by(count);
+        self.0.held.inc_by(count);
     }
 
     /// Events were moved into the ledger, to wait there.
     pub fn parked(&self, count: u64) {
-        self.parked_delivery.inc_by(count);
+        self.0.parked_delivery.inc_by(count);
     }
 
     /// A lane's events wait in the ledger from now on.
     pub fn lane_parked(&self, lane: &str, events: usize) {
-        info!(consumer = %self.name, lane, events, "lane is parked: its events wait in the ledger");
+        info!(consumer = %self.0.name, lane, events, "lane is parked: its events wait in the ledger");
     }
 
     /// A delivery was settled.
     pub fn settled(&self, since: Duration) {
-        self.event_seconds.observe(since.as_secs_f64());
+        self.0.event_seconds.observe(since.as_secs_f64());
     }
 
     /// State that an attempt read had changed before it committed.
     pub fn conflict(&self) {
-        self.conflicts.inc();
+        self.0.conflicts.inc();
     }
 
     /// The ledger did not answer; the call is repeated.
     pub fn ledger_failed(&self, what: &'static str, error: &crate::ledger::Error) {
-        self.ledger_errors.inc();
-        error!(consumer = %self.name, what, error = %error, "ledger failed: holding until it answers");
+        self.0.ledger_errors.inc();
+        error!(consumer = %self.0.name, what, error = %error, "ledger failed: holding until it answers");
     }
 
     /// How often the ledger failed.
     #[must_use]
     pub fn ledger_errors_now(&self) -> u64 {
-        self.ledger_errors.get()
+        self.0.ledger_errors.get()
     }
 
     /// The subscription opened or was lost.
     pub fn subscribed(&self, is_open: bool) {
-        self.subscribed.set(i64::from(is_open));
+        self.0.subscribed.set(i64::from(is_open));
         if is_open {
             self.set_trouble(None);
         }
@@ -411,24 +413,24 @@ impl Consumer {
     /// Whether the subscription is open.
     #[must_use]
     pub fn is_subscribed(&self) -> bool {
-        self.subscribed.get() == 1
+        self.0.subscribed.get() == 1
     }
 
     /// The subscription failed; it is tried again.
     pub fn source_failed(&self, error: &crate::broker::Error) {
-        error!(consumer = %self.name, error = %error, "subscription failed: trying again");
-        self.subscribed.set(0);
+        error!(consumer = %self.0.name, error = %error, "subscription failed: trying again");
+        self.0.subscribed.set(0);
         self.set_trouble(Some(error.to_string()));
     }
 
     /// Why the subscription failed last, until it opens.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// The breaker changed.
@@ -438,26 +440,26 @@ impl Consumer {
             Phase::HalfOpen => ("half open", 1),
             Phase::Open(_) => ("open", 2),
         };
-        if self.breaker.set(value) != value {
-            warn!(consumer = %self.name, state, "breaker changed");
+        if self.0.breaker.set(value) != value {
+            warn!(consumer = %self.0.name, state, "breaker changed");
         }
     }
 
     /// How much is held right now.
     pub fn levels(&self, lanes: usize, in_flight: crate::broker::Room, parked: u64) {
         let level = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.lanes.set(level(lanes));
-        self.in_flight.set(level(in_flight.count));
-        self.held_bytes.set(level(in_flight.bytes));
-        self.parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
+        self.0.lanes.set(level(lanes));
+        self.0.in_flight.set(level(in_flight.count));
+        self.0.held_bytes.set(level(in_flight.bytes));
+        self.0.parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
     }
 
     /// Whether `parked_max` keeps events from being parked.
     pub fn parking_full(&self, is_full: bool) {
-        if self.parking_full.set(i64::from(is_full)) != i64::from(is_full) {
+        if self.0.parking_full.set(i64::from(is_full)) != i64::from(is_full) {
             match is_full {
-                true => warn!(consumer = %self.name, "parking is full: the stream waits for keys that do not move"),
-                false => info!(consumer = %self.name, "parking has room again"),
+                true => warn!(consumer = %self.0.name, "parking is full: the stream waits for keys that do not move"),
+                false => info!(consumer = %self.0.name, "parking has room again"),
             }
         }
     }
@@ -465,25 +467,25 @@ impl Consumer {
     /// Whether events wait for room among the parked ones.
     #[must_use]
     pub fn is_parking_full(&self) -> bool {
-        self.parking_full.get() == 1
+        self.0.parking_full.get() == 1
     }
 
     /// How many events wait in the ledger.
     #[must_use]
     pub fn parked_now(&self) -> i64 {
-        self.parked.get()
+        self.0.parked.get()
     }
 
     /// How many deliveries are taken and not settled.
     #[must_use]
     pub fn in_flight_now(&self) -> i64 {
-        self.in_flight.get()
+        self.0.in_flight.get()
     }
 
     /// 0 closed, 1 half open, 2 open.
     #[must_use]
     pub fn breaker_now(&self) -> i64 {
-        self.breaker.get()
+        self.0.breaker.get()
     }
 }
 

@@ -22,8 +22,9 @@ pub use self::engine::{Engine, EngineError, Settings};
 pub use self::grants::{Grant, Import, InspectError, Inspection, Need, Refusal, inspect};
 pub use self::load::{LoadError, load};
 pub use self::pool::Plugin;
+use crate::event::key::LaneKey;
 use crate::event::{Event, Message};
-use crate::ledger::{Effects, StateReader};
+use crate::ledger::{Effects, RecordKey, StateReader};
 use crate::outcome::Outcome;
 use crate::plan;
 
@@ -52,10 +53,11 @@ pub struct Call<'a> {
     /// When the attempt must have ended, if it has an instance at once. One is waited for until then, and what was waited is added:
     /// the guest has its whole time.
     pub deadline: Instant,
-    /// The event's ordering key, as text where it is text.
-    pub key: &'a str,
-    /// The same for every attempt of this event by this consumer: for calls to others that can dedupe.
-    pub idempotency_key: &'a str,
+    /// The event's ordering key.
+    pub lane: &'a LaneKey,
+    /// What the ledger knows the event by, the same for every attempt of it by this consumer: the ids of outputs come from it, and calls
+    /// to others can be deduped by it.
+    pub record: RecordKey,
     /// Committed state of this consumer; what the attempt reads through it is validated at commit.
     pub state: &'a dyn StateReader,
 }

@@ -68,7 +68,7 @@ async fn a_chain_keeps_its_correlation() {
         "consumer: \"test\"",
         "attempt: 1",
         "key: \"s1\"",
-        "idempotency-key: \"k1\"",
+        "idempotency-key: \"01010101010101010101010101010101\"",
     ] {
         assert!(data.contains(known), "{data}");
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
 use tidegate::clock::Clock;
+use tidegate::event::key::LaneKey;
 use tidegate::event::{Event, Extension, Message, Value};
-use tidegate::ledger::{self, Read, StateBucket, StateKey, StateReader, Version};
+use tidegate::ledger::{self, Read, RecordKey, StateBucket, StateKey, StateReader, Version};
 use tidegate::outcome::{Failure, Outcome};
 use tidegate::plan::{
     Breaker, Broker, BrokerKind, Budget, Consumer, ContentMode, Grants, Instances, Key, Limits, Log, Name, OnDead,
@@ -204,8 +205,8 @@ pub async fn call_within(plugin: &impl Handler, event: &Event, state: &dyn State
             event,
             attempt: 1,
             deadline: Clock::system().now() + time,
-            key: "s1",
-            idempotency_key: "k1",
+            lane: &LaneKey(Arc::from(&b"s1"[..])),
+            record: RecordKey([1; 16]),
             state,
         })
         .await

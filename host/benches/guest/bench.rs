@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all, ready};
 use tidegate::clock::Clock;
 use tidegate::config;
+use tidegate::event::key::LaneKey;
 use tidegate::event::{Event, Extension, Value, codec};
-use tidegate::ledger::{self, Read, StateBucket, StateKey, StateReader};
+use tidegate::ledger::{self, Read, RecordKey, StateBucket, StateKey, StateReader};
 use tidegate::outcome::Outcome;
 use tidegate::plan::Plan;
 use tidegate::plugin::{self, Call, Engine, Handler, Plugin, Settings};
@@ -68,8 +69,8 @@ pub(crate) async fn attempt(plugin: &Plugin, event: &Event) {
         event,
         attempt: 1,
         deadline: Clock::system().now() + Duration::from_secs(2),
-        key: "customer-17",
-        idempotency_key: "9f86d081884c7d659a2feaa0c55ad015",
+        lane: &LaneKey(Arc::from(&b"customer-17"[..])),
+        record: RecordKey([7; 16]),
         state: &NoState,
     };
     let attempted = plugin.attempt(call).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::job::Job;
 use super::quarantine::Quarantine;
@@ -45,6 +45,8 @@ pub struct Bench {
     pub quarantine: Arc<Quarantine>,
     /// Chunks that can compute at once.
     pub workers: usize,
+    /// One for each attempt that may be under way: chunks that wait for a worker hold more events than that.
+    pub permits: Arc<Semaphore>,
 }
 
 impl Bench {
@@ -58,6 +60,7 @@ impl Bench {
             time: parts.consumer.limits.time,
             quarantine: parts.quarantine.clone(),
             workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            permits: Arc::new(Semaphore::new(parts.consumer.concurrency.get())),
         }
     }
 
@@ -105,20 +108,19 @@ impl Bench {
     }
 
     async fn attempt(&self, job: Box<Job>) -> Finished {
+        // Nobody closes it, so that this is no error.
+        let _permit = self.permits.acquire().await;
         let at = self.clock.wall();
         let state = Committed(self.ledger.as_ref());
-        let key = String::from_utf8_lossy(&job.lane.0);
-        let idempotency_key = job.record.to_string();
         let call = Call {
             event: &job.event,
             attempt: job.history.failed + 1,
             deadline: self.clock.now() + self.time,
-            key: &key,
-            idempotency_key: &idempotency_key,
+            lane: &job.lane,
+            record: job.record,
             state: &state,
         };
         let attempted = self.handler.attempt(call).await;
-        drop(key);
         Finished { job, attempted, at }
     }
 }

@@ -108,6 +108,16 @@ pub(super) struct Inbox {
     confirmations: Confirmations,
 }
 
+impl Inbox {
+    /// All that has ended by now: what is judged together is written together.
+    pub(super) fn ended_with(&mut self, mut group: Vec<Finished>) -> Vec<Finished> {
+        while let Ok(more) = self.finished.try_recv() {
+            group.extend(more);
+        }
+        group
+    }
+}
+
 impl Dispatcher {
     /// Runs a consumer until it is drained.
     pub(super) async fn run(parts: Parts, mut control: mpsc::Receiver<Control>) -> Left {
@@ -198,7 +208,7 @@ impl Dispatcher {
             self.regulate();
             let wake = self.wake_at();
             tokio::select! {
-                Some(group) = inbox.finished.recv() => self.judge(group),
+                Some(group) = inbox.finished.recv() => self.judge(inbox.ended_with(group)),
                 Some(back) = self.back.next() => self.take_back(back).await,
                 numbers = inbox.confirmations.next() => self.confirmed(&numbers).await,
                 Some(arrival) = inbox.arrivals.recv(), if self.drain.is_none() => self.arrive(arrival).await,

@@ -54,8 +54,6 @@ pub(super) struct Guest {
     pub(super) transaction: Option<Transaction>,
     pub(super) outputs: Vec<Output>,
     pub(super) cause: Cause,
-    pub(super) key: String,
-    idempotency_key: String,
     attempt: u32,
     deadline: Instant,
     limiter: Limiter,
@@ -82,9 +80,7 @@ impl Guest {
             },
             transaction: None,
             outputs: Vec::new(),
-            cause: Cause::default(),
-            key: String::new(),
-            idempotency_key: String::new(),
+            cause: Cause::none(),
             attempt: 0,
             deadline: shared.started,
             limiter: Limiter::new(limits),
@@ -101,9 +97,7 @@ impl Guest {
         self.log.begin(&call.event.id);
         self.room.bytes = self.room.bytes_max;
         self.outputs = Vec::new();
-        self.cause = Cause::of(call.event);
-        call.key.clone_into(&mut self.key);
-        call.idempotency_key.clone_into(&mut self.idempotency_key);
+        self.cause = Cause::of(call);
         self.attempt = call.attempt;
         self.limiter.begin();
         self.resumed = false;
@@ -394,8 +388,8 @@ impl context::Host for Guest {
             consumer: self.shared.consumer.name.to_string(),
             attempt: self.attempt,
             remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),
-            idempotency_key: self.idempotency_key.clone(),
-            key: self.key.clone(),
+            idempotency_key: self.cause.record.to_string(),
+            key: String::from_utf8_lossy(&self.cause.lane.0).into_owned(),
             revision: self.shared.revision.to_string(),
         })
     }

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use super::Call;
 use super::bindings::consumer::tidegate::plugin::outbox::{Draft, EmitError, Host};
 use super::instance::Guest;
 use crate::event::key::LaneKey;
 use crate::event::{Event, Extension, Value, codec};
 use crate::ledger::{Output, RecordKey};
-use crate::plan::{self, Name};
+use crate::plan;
 
 /// Names that an extension can't have: the attributes, and `data` of the JSON format.
 const RESERVED: [&str; 9] = [
@@ -24,25 +25,33 @@ const RESERVED: [&str; 9] = [
 ];
 
 /// Of the event being handled, what its outputs are made with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Cause {
     id: String,
-    source: String,
     inherited: Vec<Extension>,
-    record: Option<RecordKey>,
-    lane: Option<LaneKey>,
+    pub(super) record: RecordKey,
+    pub(super) lane: LaneKey,
 }
 
 impl Cause {
-    pub(super) fn of(event: &Event) -> Self {
+    pub(super) fn of(call: &Call<'_>) -> Self {
         let inherited =
             |extension: &&Extension| matches!(&*extension.name, "correlationid" | "traceparent" | "tracestate");
         Self {
-            id: event.id.clone(),
-            source: event.source.clone(),
-            inherited: event.extensions.iter().filter(inherited).cloned().collect(),
-            record: None,
-            lane: None,
+            id: call.event.id.clone(),
+            inherited: call.event.extensions.iter().filter(inherited).cloned().collect(),
+            record: call.record,
+            lane: call.lane.clone(),
+        }
+    }
+
+    /// No event is being handled yet.
+    pub(super) fn none() -> Self {
+        Self {
+            id: String::new(),
+            inherited: Vec::new(),
+            record: RecordKey([0; 16]),
+            lane: LaneKey(Arc::from([])),
         }
     }
 
@@ -84,21 +93,6 @@ impl Cause {
         }
         Ok(event)
     }
-
-    fn record(&mut self, consumer: &Name) -> RecordKey {
-        *self.record.get_or_insert_with(|| {
-            let event = Event {
-                id: self.id.clone(),
-                source: self.source.clone(),
-                ..Event::default()
-            };
-            RecordKey::of(consumer, &event)
-        })
-    }
-
-    fn lane(&mut self, key: &str) -> LaneKey {
-        self.lane.get_or_insert_with(|| LaneKey(key.as_bytes().into())).clone()
-    }
 }
 
 impl Host for Guest {
@@ -121,7 +115,7 @@ impl Guest {
         }
         within(size(&draft), consumer.limits.emit_bytes)?;
         check(&draft).map_err(EmitError::Invalid)?;
-        let id = self.cause.record(&consumer.name).output_id(self.outputs.len());
+        let id = self.cause.record.output_id(self.outputs.len());
         let event = self.cause.complete(self.event(draft, &id)).map_err(invalid)?;
         let stream = route(consumer, &event.kind)?;
         let message = (shared.encode)(&event, stream).map_err(EmitError::Invalid)?;
@@ -130,7 +124,7 @@ impl Guest {
         self.outputs.push(Output {
             id: id.as_str().into(),
             stream: stream.name.clone(),
-            key: self.cause.lane(&self.key),
+            key: self.cause.lane.clone(),
             message,
         });
         Ok(id)
@@ -263,14 +257,14 @@ mod tests {
     }
 
     fn caused_by(id: String) -> Vec<String> {
-        let cause = Cause::of(&Event {
+        let cause = Cause {
             id,
-            extensions: vec![Extension {
+            inherited: vec![Extension {
                 name: "traceparent".to_owned(),
                 value: Value::String("00-ab-cd-01".to_owned()),
             }],
-            ..Event::default()
-        });
+            ..Cause::none()
+        };
         let output = Event {
             id: "o1".to_owned(),
             source: "/tidegate/test".to_owned(),
@@ -291,10 +285,10 @@ mod tests {
 
     #[test]
     fn an_event_that_begins_a_chain_gives_its_id_to_it() {
-        let cause = Cause::of(&Event {
+        let cause = Cause {
             id: "e1".to_owned(),
-            ..Event::default()
-        });
+            ..Cause::none()
+        };
         let names: Vec<String> = cause
             .extensions()
             .map(|extension| format!("{}={}", extension.name, extension.value))

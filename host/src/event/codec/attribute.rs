@@ -15,23 +15,23 @@ pub(crate) const EXTENSIONS_MAX: usize = 128;
 pub(super) struct Attributes {
     event: Event,
     is_versioned: bool,
-    bytes: usize,
+    weight: Weight,
 }
 
 impl Attributes {
     /// Sets an attribute once.
     pub(super) fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
-        self.count(name, &value)?;
+        self.weight.add(name, &value)?;
         check_characters(name, &value)?;
         match name {
             "specversion" => self.set_specversion(value),
             "id" => fill(&mut self.event.id, name, text(name, value)?),
-            "source" => fill(&mut self.event.source, name, uri(name, text(name, value)?)?),
+            "source" => fill(&mut self.event.source, name, text(name, value)?),
             "type" => fill(&mut self.event.kind, name, text(name, value)?),
             "subject" => once(&mut self.event.subject, name, text(name, value)?),
-            "time" => once(&mut self.event.time, name, time(name, text(name, value)?)?),
+            "time" => once(&mut self.event.time, name, text(name, value)?),
             "datacontenttype" => once(&mut self.event.datacontenttype, name, text(name, value)?),
-            "dataschema" => once(&mut self.event.dataschema, name, uri(name, text(name, value)?)?),
+            "dataschema" => once(&mut self.event.dataschema, name, text(name, value)?),
             _ => self.set_extension(name, value),
         }
     }
@@ -55,21 +55,6 @@ impl Attributes {
         }
     }
 
-    fn count(&mut self, name: &str, value: &Value) -> Result<(), Error> {
-        let value_bytes = match value {
-            Value::String(text) => text.len(),
-            Value::Boolean(_) | Value::Integer(_) => 4,
-        };
-        self.bytes = self.bytes.saturating_add(name.len() + value_bytes);
-        if self.bytes > BYTES_MAX {
-            return Err(Error::TooLarge {
-                max: BYTES_MAX,
-                unit: "bytes",
-            });
-        }
-        Ok(())
-    }
-
     fn set_specversion(&mut self, value: Value) -> Result<(), Error> {
         let found = text("specversion", value)?;
         if found != "1.0" {
@@ -87,12 +72,7 @@ impl Attributes {
         if self.event.extension(name).is_some() {
             return Err(twice(name));
         }
-        if self.event.extensions.len() == EXTENSIONS_MAX {
-            return Err(Error::TooLarge {
-                max: EXTENSIONS_MAX,
-                unit: "extensions",
-            });
-        }
+        check_count(self.event.extensions.len())?;
         self.event.extensions.push(Extension {
             name: name.to_owned(),
             value,
@@ -101,23 +81,55 @@ impl Attributes {
     }
 }
 
+/// The bytes of names and values so far.
+#[derive(Default)]
+struct Weight(usize);
+
+impl Weight {
+    fn add(&mut self, name: &str, value: &Value) -> Result<(), Error> {
+        match value {
+            Value::String(text) => self.add_text(name, text),
+            // About what either is in any format.
+            Value::Boolean(_) | Value::Integer(_) => self.add_text(name, "true"),
+        }
+    }
+
+    fn add_text(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        self.0 = self.0.saturating_add(name.len() + value.len());
+        if self.0 > BYTES_MAX {
+            return Err(Error::TooLarge {
+                max: BYTES_MAX,
+                unit: "bytes",
+            });
+        }
+        Ok(())
+    }
+}
+
 /// Checks an event that was built by hand.
 pub(super) fn check(event: &Event) -> Result<(), Error> {
-    let mut attributes = Attributes::default();
-    attributes.set("specversion", Value::String("1.0".to_owned()))?;
+    let mut weight = Weight::default();
+    let mut missing = None;
+    weight.add_text("specversion", "1.0")?;
     for (name, value) in named(event) {
-        // An empty one is left for `finish` to call missing.
-        if !(value.is_empty() && matches!(name, "id" | "source" | "type")) {
-            attributes.set(name, Value::String(value.to_owned()))?;
+        if value.is_empty() && matches!(name, "id" | "source" | "type") {
+            missing = missing.or(Some(name));
+            continue;
         }
+        weight.add_text(name, value)?;
+        check_text_characters(name, value)?;
+        check_text(name, value)?;
     }
-    for extension in &event.extensions {
-        if is_core(&extension.name) {
-            return Err(twice(&extension.name));
+    for (before, Extension { name, value }) in event.extensions.iter().enumerate() {
+        weight.add(name, value)?;
+        check_characters(name, value)?;
+        check_name(name)?;
+        if is_core(name) || event.extensions.iter().take(before).any(|known| known.name == *name) {
+            return Err(twice(name));
         }
-        attributes.set(&extension.name, extension.value.clone())?;
+        check_count(before)?;
     }
-    attributes.finish(None).map(|_| ())
+    missing.map_or(Ok(()), |name| Err(Error::Missing { name }))
 }
 
 /// The attributes that have a field of their own, without `specversion`, in the order in which they are written.
@@ -150,41 +162,51 @@ fn check_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether there may be one more extension.
+fn check_count(before: usize) -> Result<(), Error> {
+    if before >= EXTENSIONS_MAX {
+        return Err(Error::TooLarge {
+            max: EXTENSIONS_MAX,
+            unit: "extensions",
+        });
+    }
+    Ok(())
+}
+
 fn check_characters(name: &str, value: &Value) -> Result<(), Error> {
     match value {
-        // Section 2.3 of the specification forbids U+0000-U+001F and U+007F-U+009F, which is what `is_control` says.
-        Value::String(text) if text.chars().any(char::is_control) => {
-            Err(Error::value(name, text, "control characters are not allowed"))
-        }
-        _ => Ok(()),
+        Value::String(text) => check_text_characters(name, text),
+        Value::Boolean(_) | Value::Integer(_) => Ok(()),
     }
 }
 
+/// Section 2.3 of the specification forbids U+0000-U+001F and U+007F-U+009F, which is what `is_control` says.
+fn check_text_characters(name: &str, text: &str) -> Result<(), Error> {
+    if text.chars().any(char::is_control) {
+        return Err(Error::value(name, text, "control characters are not allowed"));
+    }
+    Ok(())
+}
+
+/// The text of an attribute that has a field of its own.
 fn text(name: &str, value: Value) -> Result<String, Error> {
     match value {
-        Value::String(text) if text.is_empty() => Err(Error::value(name, &text, "it must not be empty")),
-        Value::String(text) => Ok(text),
+        Value::String(text) => check_text(name, &text).map(|()| text),
         other => Err(Error::value(name, &other.to_string(), "it must be a string")),
     }
 }
 
-/// A lenient check: producers put much into `source` that no URI parser takes, and nothing here follows it.
-fn uri(name: &str, text: String) -> Result<String, Error> {
-    if text.chars().any(char::is_whitespace) {
-        return Err(Error::value(name, &text, "a URI has no white space: escape it as %20"));
-    }
-    Ok(text)
-}
-
-fn time(name: &str, text: String) -> Result<String, Error> {
-    if is_rfc3339(&text) {
-        return Ok(text);
-    }
-    Err(Error::value(
-        name,
-        &text,
-        "it must be RFC 3339, like 2026-04-05T17:31:00Z",
-    ))
+fn check_text(name: &str, text: &str) -> Result<(), Error> {
+    let rule = match name {
+        _ if text.is_empty() => "it must not be empty",
+        // A lenient check: producers put much into `source` that no URI parser takes, and nothing here follows it.
+        "source" | "dataschema" if text.chars().any(char::is_whitespace) => {
+            "a URI has no white space: escape it as %20"
+        }
+        "time" if !is_rfc3339(text) => "it must be RFC 3339, like 2026-04-05T17:31:00Z",
+        _ => return Ok(()),
+    };
+    Err(Error::value(name, text, rule))
 }
 
 /// jiff alone would take more than RFC 3339 (basic format, no seconds, annotations), so the shape is checked first.

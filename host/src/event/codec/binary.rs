@@ -1,5 +1,7 @@
 //! Binary mode: attributes in headers, data in the body.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::attribute::{self, Attributes};
@@ -23,7 +25,7 @@ pub(super) fn decode(message: &Message, binding: Binding) -> Result<Event, Error
     let mut attributes = Attributes::default();
     for (header, value) in message.headers.iter() {
         if let Some(name) = attribute_name(header) {
-            set(&mut attributes, &name.to_ascii_lowercase(), value, binding)?;
+            set(&mut attributes, &lowercase(name), value, binding)?;
         }
     }
     if binding == Binding::Http {
@@ -73,14 +75,22 @@ pub(super) fn encode(event: &Event, binding: Binding) -> (Headers, Bytes) {
     for (name, value) in attribute::named(event) {
         match (name, binding) {
             ("datacontenttype", Binding::Http) => headers.push("Content-Type", value),
-            _ => headers.push(format!("{PREFIX}{name}"), percent::encode(value)),
+            _ => headers.push(format!("{PREFIX}{name}"), &*percent::encode(value)),
         }
     }
     for extension in &event.extensions {
-        let value = percent::encode(&extension.value.to_string());
-        headers.push(format!("{PREFIX}{}", extension.name), value);
+        let value = extension.value.to_string();
+        headers.push(format!("{PREFIX}{}", extension.name), &*percent::encode(&value));
     }
     (headers, event.data.clone().unwrap_or_default())
+}
+
+/// Most producers write them so.
+fn lowercase(name: &str) -> Cow<'_, str> {
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    }
 }
 
 fn attribute_name(header: &str) -> Option<&str> {

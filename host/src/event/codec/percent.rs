@@ -8,16 +8,16 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// A value as a header writes it: printable ASCII.
-pub(crate) fn encode(value: &str) -> String {
-    utf8_percent_encode(value, ESCAPED).to_string()
+pub(crate) fn encode(value: &str) -> Cow<'_, str> {
+    utf8_percent_encode(value, ESCAPED).into()
 }
 
 /// A value as a header wrote it: quotes undone, then one round of percent-decoding. A `%` that begins no escape stays, as older
 /// producers escaped nothing.
 pub(super) fn decode(header: &[u8]) -> Result<String, &'static str> {
     let unquoted = unquote(header.trim_ascii())?;
-    let bytes = percent_decode(&unquoted).collect::<Vec<u8>>();
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 once its escapes are undone")
+    let bytes: Cow<'_, [u8]> = percent_decode(&unquoted).into();
+    String::from_utf8(bytes.into_owned()).map_err(|_| "it is not UTF-8 once its escapes are undone")
 }
 
 /// Undoes double-quoted strings (RFC 7230, section 3.2.6).

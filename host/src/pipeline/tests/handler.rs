@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::stage::name;
 use crate::clock::Clock;
-use crate::event::key::LaneKey;
 use crate::event::{Event, Headers, Message};
 use crate::ledger::{Effects, Output, StateBucket, StateKey, StateWrite};
 use crate::outcome::{Class, Failure, Outcome};
@@ -181,7 +180,7 @@ impl Handler for Scripted {
                 attempt: call.attempt,
                 at: self.clock.now(),
             });
-            let _running = Running::begin(self, call.key, &id);
+            let _running = Running::begin(self, &String::from_utf8_lossy(&call.lane.0), &id);
             let script = self.script.lock().unwrap().clone();
             self.answer(&call, script(call.event, call.attempt)).await
         })
@@ -232,9 +231,9 @@ fn failed(class: Class, retry_after: Option<Duration>) -> Outcome {
 
 fn emit(call: &Call<'_>, streams: &[&'static str]) -> Effects {
     let output = |(index, stream): (usize, &&'static str)| Output {
-        id: format!("{}-{index}", call.idempotency_key).into(),
+        id: format!("{}-{index}", call.record).into(),
         stream: name(stream),
-        key: LaneKey(call.key.as_bytes().into()),
+        key: call.lane.clone(),
         message: Message {
             subject: String::new(),
             headers: Headers::default(),
