@@ -15,24 +15,28 @@ pub(crate) const EXTENSIONS_MAX: usize = 128;
 pub(super) struct Attributes {
     event: Event,
     is_versioned: bool,
-    bytes: usize,
+    weight: Weight,
 }
 
 impl Attributes {
     /// Sets an attribute once.
     pub(super) fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
-        self.count(name, &value)?;
-        check_characters(name, &value)?;
+        self.weight.add(name, bytes(&value))?;
+        if !is_core(name) {
+            return self.set_extension(name, value);
+        }
+        let text = text(name, value)?;
+        check_core(name, &text)?;
         match name {
-            "specversion" => self.set_specversion(value),
-            "id" => fill(&mut self.event.id, name, text(name, value)?),
-            "source" => fill(&mut self.event.source, name, uri(name, text(name, value)?)?),
-            "type" => fill(&mut self.event.kind, name, text(name, value)?),
-            "subject" => once(&mut self.event.subject, name, text(name, value)?),
-            "time" => once(&mut self.event.time, name, time(name, text(name, value)?)?),
-            "datacontenttype" => once(&mut self.event.datacontenttype, name, text(name, value)?),
-            "dataschema" => once(&mut self.event.dataschema, name, uri(name, text(name, value)?)?),
-            _ => self.set_extension(name, value),
+            "specversion" if std::mem::replace(&mut self.is_versioned, true) => Err(twice(name)),
+            "specversion" => Ok(()),
+            "id" => fill(&mut self.event.id, name, text),
+            "source" => fill(&mut self.event.source, name, text),
+            "type" => fill(&mut self.event.kind, name, text),
+            "subject" => once(&mut self.event.subject, name, text),
+            "time" => once(&mut self.event.time, name, text),
+            "datacontenttype" => once(&mut self.event.datacontenttype, name, text),
+            _ => once(&mut self.event.dataschema, name, text),
         }
     }
 
@@ -43,56 +47,15 @@ impl Attributes {
 
     /// The event, if nothing required is absent.
     pub(super) fn finish(self, data: Option<Bytes>) -> Result<Event, Error> {
-        let required = [
-            ("specversion", self.is_versioned),
-            ("id", !self.event.id.is_empty()),
-            ("source", !self.event.source.is_empty()),
-            ("type", !self.event.kind.is_empty()),
-        ];
-        match required.into_iter().find(|(_, is_set)| !is_set) {
-            Some((name, _)) => Err(Error::Missing { name }),
-            None => Ok(Event { data, ..self.event }),
+        if !self.is_versioned {
+            return Err(Error::Missing { name: "specversion" });
         }
-    }
-
-    fn count(&mut self, name: &str, value: &Value) -> Result<(), Error> {
-        let value_bytes = match value {
-            Value::String(text) => text.len(),
-            Value::Boolean(_) | Value::Integer(_) => 4,
-        };
-        self.bytes = self.bytes.saturating_add(name.len() + value_bytes);
-        if self.bytes > BYTES_MAX {
-            return Err(Error::TooLarge {
-                max: BYTES_MAX,
-                unit: "bytes",
-            });
-        }
-        Ok(())
-    }
-
-    fn set_specversion(&mut self, value: Value) -> Result<(), Error> {
-        let found = text("specversion", value)?;
-        if found != "1.0" {
-            let found = super::error::cut(&found);
-            return Err(Error::Specversion { found });
-        }
-        if std::mem::replace(&mut self.is_versioned, true) {
-            return Err(twice("specversion"));
-        }
-        Ok(())
+        check_required(&self.event)?;
+        Ok(Event { data, ..self.event })
     }
 
     fn set_extension(&mut self, name: &str, value: Value) -> Result<(), Error> {
-        check_name(name)?;
-        if self.event.extension(name).is_some() {
-            return Err(twice(name));
-        }
-        if self.event.extensions.len() == EXTENSIONS_MAX {
-            return Err(Error::TooLarge {
-                max: EXTENSIONS_MAX,
-                unit: "extensions",
-            });
-        }
+        check_extension(name, &value, &self.event.extensions)?;
         self.event.extensions.push(Extension {
             name: name.to_owned(),
             value,
@@ -101,23 +64,57 @@ impl Attributes {
     }
 }
 
+/// The bytes of the names and values so far.
+#[derive(Default)]
+struct Weight(usize);
+
+impl Weight {
+    fn add(&mut self, name: &str, value_bytes: usize) -> Result<(), Error> {
+        self.0 = self.0.saturating_add(name.len() + value_bytes);
+        if self.0 > BYTES_MAX {
+            return Err(Error::TooLarge {
+                max: BYTES_MAX,
+                unit: "bytes",
+            });
+        }
+        Ok(())
+    }
+}
+
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Boolean(_) | Value::Integer(_) => 4,
+    }
+}
+
 /// Checks an event that was built by hand.
 pub(super) fn check(event: &Event) -> Result<(), Error> {
-    let mut attributes = Attributes::default();
-    attributes.set("specversion", Value::String("1.0".to_owned()))?;
+    check_required(event)?;
+    let mut weight = Weight::default();
+    weight.add("specversion", "1.0".len())?;
     for (name, value) in named(event) {
-        // An empty one is left for `finish` to call missing.
-        if !(value.is_empty() && matches!(name, "id" | "source" | "type")) {
-            attributes.set(name, Value::String(value.to_owned()))?;
-        }
+        weight.add(name, value.len())?;
+        check_core(name, value)?;
     }
-    for extension in &event.extensions {
+    let mut before: &[Extension] = &[];
+    for (index, extension) in event.extensions.iter().enumerate() {
+        weight.add(&extension.name, bytes(&extension.value))?;
         if is_core(&extension.name) {
             return Err(twice(&extension.name));
         }
-        attributes.set(&extension.name, extension.value.clone())?;
+        check_extension(&extension.name, &extension.value, before)?;
+        before = event.extensions.get(..=index).unwrap_or_default();
     }
-    attributes.finish(None).map(|_| ())
+    Ok(())
+}
+
+fn check_required(event: &Event) -> Result<(), Error> {
+    let required = [("id", &event.id), ("source", &event.source), ("type", &event.kind)];
+    match required.into_iter().find(|(_, value)| value.is_empty()) {
+        Some((name, _)) => Err(Error::Missing { name }),
+        None => Ok(()),
+    }
 }
 
 /// The attributes that have a field of their own, without `specversion`, in the order in which they are written.
@@ -142,49 +139,57 @@ fn is_core(name: &str) -> bool {
     )
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+fn check_core(name: &str, value: &str) -> Result<(), Error> {
+    check_characters(name, value)?;
+    let broken = match name {
+        _ if value.is_empty() => "it must not be empty",
+        "specversion" if value != "1.0" => {
+            let found = super::error::cut(value);
+            return Err(Error::Specversion { found });
+        }
+        // Lenient: producers put much into `source` that no URI parser takes, and nothing here follows it.
+        "source" | "dataschema" if value.chars().any(char::is_whitespace) => {
+            "a URI has no white space: escape it as %20"
+        }
+        "time" if !is_rfc3339(value) => "it must be RFC 3339, like 2026-04-05T17:31:00Z",
+        _ => return Ok(()),
+    };
+    Err(Error::value(name, value, broken))
+}
+
+fn check_extension(name: &str, value: &Value, others: &[Extension]) -> Result<(), Error> {
+    if let Value::String(text) = value {
+        check_characters(name, text)?;
+    }
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if name.is_empty() || name == "data" || !name.bytes().all(allowed) {
         return Err(Error::name(name));
     }
+    if others.iter().any(|other| other.name == name) {
+        return Err(twice(name));
+    }
+    if others.len() == EXTENSIONS_MAX {
+        return Err(Error::TooLarge {
+            max: EXTENSIONS_MAX,
+            unit: "extensions",
+        });
+    }
     Ok(())
 }
 
-fn check_characters(name: &str, value: &Value) -> Result<(), Error> {
-    match value {
-        // Section 2.3 of the specification forbids U+0000-U+001F and U+007F-U+009F, which is what `is_control` says.
-        Value::String(text) if text.chars().any(char::is_control) => {
-            Err(Error::value(name, text, "control characters are not allowed"))
-        }
-        _ => Ok(()),
+/// Section 2.3 of the specification forbids U+0000-U+001F and U+007F-U+009F, which is what `is_control` says.
+fn check_characters(name: &str, value: &str) -> Result<(), Error> {
+    if value.chars().any(char::is_control) {
+        return Err(Error::value(name, value, "control characters are not allowed"));
     }
+    Ok(())
 }
 
 fn text(name: &str, value: Value) -> Result<String, Error> {
     match value {
-        Value::String(text) if text.is_empty() => Err(Error::value(name, &text, "it must not be empty")),
         Value::String(text) => Ok(text),
         other => Err(Error::value(name, &other.to_string(), "it must be a string")),
     }
-}
-
-/// A lenient check: producers put much into `source` that no URI parser takes, and nothing here follows it.
-fn uri(name: &str, text: String) -> Result<String, Error> {
-    if text.chars().any(char::is_whitespace) {
-        return Err(Error::value(name, &text, "a URI has no white space: escape it as %20"));
-    }
-    Ok(text)
-}
-
-fn time(name: &str, text: String) -> Result<String, Error> {
-    if is_rfc3339(&text) {
-        return Ok(text);
-    }
-    Err(Error::value(
-        name,
-        &text,
-        "it must be RFC 3339, like 2026-04-05T17:31:00Z",
-    ))
 }
 
 /// jiff alone would take more than RFC 3339 (basic format, no seconds, annotations), so the shape is checked first.

@@ -7,9 +7,9 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 /// What is escaped besides control characters and everything outside ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// A value as a header writes it: printable ASCII.
-pub(crate) fn encode(value: &str) -> String {
-    utf8_percent_encode(value, ESCAPED).to_string()
+/// A value as a header writes it: printable ASCII. Most values are that already.
+pub(crate) fn encode(value: &str) -> Cow<'_, str> {
+    utf8_percent_encode(value, ESCAPED).into()
 }
 
 /// A value as a header wrote it: quotes undone, then one round of percent-decoding. A `%` that begins no escape stays, as older
