@@ -159,7 +159,7 @@ fn publish(consumer: &plan::Consumer, letter: &DeadLetter) -> Option<Output> {
         ("Tidegate-Last-At", letter.last_at.to_string()),
     ];
     for (name, value) in facts {
-        headers.push(name, &*codec::percent::encode(&value));
+        headers.push(name, codec::percent::encode(&value).as_bytes());
     }
     Some(Output {
         id: format!("{}-dead", letter.id).into(),

@@ -21,18 +21,22 @@ pub(super) struct Attributes {
 impl Attributes {
     /// Sets an attribute once.
     pub(super) fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
-        self.weight.add(name, &value)?;
-        check_characters(name, &value)?;
+        self.weight.add(name, bytes(&value))?;
+        if !is_core(name) {
+            return self.set_extension(name, value);
+        }
+        let text = text(name, value)?;
+        check_core(name, &text)?;
         match name {
-            "specversion" => self.set_specversion(value),
-            "id" => fill(&mut self.event.id, name, text(name, value)?),
-            "source" => fill(&mut self.event.source, name, text(name, value)?),
-            "type" => fill(&mut self.event.kind, name, text(name, value)?),
-            "subject" => once(&mut self.event.subject, name, text(name, value)?),
-            "time" => once(&mut self.event.time, name, text(name, value)?),
-            "datacontenttype" => once(&mut self.event.datacontenttype, name, text(name, value)?),
-            "dataschema" => once(&mut self.event.dataschema, name, text(name, value)?),
-            _ => self.set_extension(name, value),
+            "specversion" if std::mem::replace(&mut self.is_versioned, true) => Err(twice(name)),
+            "specversion" => Ok(()),
+            "id" => fill(&mut self.event.id, name, text),
+            "source" => fill(&mut self.event.source, name, text),
+            "type" => fill(&mut self.event.kind, name, text),
+            "subject" => once(&mut self.event.subject, name, text),
+            "time" => once(&mut self.event.time, name, text),
+            "datacontenttype" => once(&mut self.event.datacontenttype, name, text),
+            _ => once(&mut self.event.dataschema, name, text),
         }
     }
 
@@ -43,36 +47,15 @@ impl Attributes {
 
     /// The event, if nothing required is absent.
     pub(super) fn finish(self, data: Option<Bytes>) -> Result<Event, Error> {
-        let required = [
-            ("specversion", self.is_versioned),
-            ("id", !self.event.id.is_empty()),
-            ("source", !self.event.source.is_empty()),
-            ("type", !self.event.kind.is_empty()),
-        ];
-        match required.into_iter().find(|(_, is_set)| !is_set) {
-            Some((name, _)) => Err(Error::Missing { name }),
-            None => Ok(Event { data, ..self.event }),
+        if !self.is_versioned {
+            return Err(Error::Missing { name: "specversion" });
         }
-    }
-
-    fn set_specversion(&mut self, value: Value) -> Result<(), Error> {
-        let found = text("specversion", value)?;
-        if found != "1.0" {
-            let found = super::error::cut(&found);
-            return Err(Error::Specversion { found });
-        }
-        if std::mem::replace(&mut self.is_versioned, true) {
-            return Err(twice("specversion"));
-        }
-        Ok(())
+        check_required(&self.event)?;
+        Ok(Event { data, ..self.event })
     }
 
     fn set_extension(&mut self, name: &str, value: Value) -> Result<(), Error> {
-        check_name(name)?;
-        if self.event.extension(name).is_some() {
-            return Err(twice(name));
-        }
-        check_count(self.event.extensions.len())?;
+        check_extension(name, &value, &self.event.extensions)?;
         self.event.extensions.push(Extension {
             name: name.to_owned(),
             value,
@@ -81,21 +64,13 @@ impl Attributes {
     }
 }
 
-/// The bytes of names and values so far.
+/// The bytes of the names and values so far.
 #[derive(Default)]
 struct Weight(usize);
 
 impl Weight {
-    fn add(&mut self, name: &str, value: &Value) -> Result<(), Error> {
-        match value {
-            Value::String(text) => self.add_text(name, text),
-            // About what either is in any format.
-            Value::Boolean(_) | Value::Integer(_) => self.add_text(name, "true"),
-        }
-    }
-
-    fn add_text(&mut self, name: &str, value: &str) -> Result<(), Error> {
-        self.0 = self.0.saturating_add(name.len() + value.len());
+    fn add(&mut self, name: &str, value_bytes: usize) -> Result<(), Error> {
+        self.0 = self.0.saturating_add(name.len() + value_bytes);
         if self.0 > BYTES_MAX {
             return Err(Error::TooLarge {
                 max: BYTES_MAX,
@@ -106,30 +81,40 @@ impl Weight {
     }
 }
 
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Boolean(_) | Value::Integer(_) => 4,
+    }
+}
+
 /// Checks an event that was built by hand.
 pub(super) fn check(event: &Event) -> Result<(), Error> {
+    check_required(event)?;
     let mut weight = Weight::default();
-    let mut missing = None;
-    weight.add_text("specversion", "1.0")?;
+    weight.add("specversion", "1.0".len())?;
     for (name, value) in named(event) {
-        if value.is_empty() && matches!(name, "id" | "source" | "type") {
-            missing = missing.or(Some(name));
-            continue;
-        }
-        weight.add_text(name, value)?;
-        check_text_characters(name, value)?;
-        check_text(name, value)?;
+        weight.add(name, value.len())?;
+        check_core(name, value)?;
     }
-    for (before, Extension { name, value }) in event.extensions.iter().enumerate() {
-        weight.add(name, value)?;
-        check_characters(name, value)?;
-        check_name(name)?;
-        if is_core(name) || event.extensions.iter().take(before).any(|known| known.name == *name) {
-            return Err(twice(name));
+    let mut before: &[Extension] = &[];
+    for (index, extension) in event.extensions.iter().enumerate() {
+        weight.add(&extension.name, bytes(&extension.value))?;
+        if is_core(&extension.name) {
+            return Err(twice(&extension.name));
         }
-        check_count(before)?;
+        check_extension(&extension.name, &extension.value, before)?;
+        before = event.extensions.get(..=index).unwrap_or_default();
     }
-    missing.map_or(Ok(()), |name| Err(Error::Missing { name }))
+    Ok(())
+}
+
+fn check_required(event: &Event) -> Result<(), Error> {
+    let required = [("id", &event.id), ("source", &event.source), ("type", &event.kind)];
+    match required.into_iter().find(|(_, value)| value.is_empty()) {
+        Some((name, _)) => Err(Error::Missing { name }),
+        None => Ok(()),
+    }
 }
 
 /// The attributes that have a field of their own, without `specversion`, in the order in which they are written.
@@ -154,17 +139,36 @@ fn is_core(name: &str) -> bool {
     )
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+fn check_core(name: &str, value: &str) -> Result<(), Error> {
+    check_characters(name, value)?;
+    let broken = match name {
+        _ if value.is_empty() => "it must not be empty",
+        "specversion" if value != "1.0" => {
+            let found = super::error::cut(value);
+            return Err(Error::Specversion { found });
+        }
+        // Lenient: producers put much into `source` that no URI parser takes, and nothing here follows it.
+        "source" | "dataschema" if value.chars().any(char::is_whitespace) => {
+            "a URI has no white space: escape it as %20"
+        }
+        "time" if !is_rfc3339(value) => "it must be RFC 3339, like 2026-04-05T17:31:00Z",
+        _ => return Ok(()),
+    };
+    Err(Error::value(name, value, broken))
+}
+
+fn check_extension(name: &str, value: &Value, others: &[Extension]) -> Result<(), Error> {
+    if let Value::String(text) = value {
+        check_characters(name, text)?;
+    }
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if name.is_empty() || name == "data" || !name.bytes().all(allowed) {
         return Err(Error::name(name));
     }
-    Ok(())
-}
-
-/// Whether there may be one more extension.
-fn check_count(before: usize) -> Result<(), Error> {
-    if before >= EXTENSIONS_MAX {
+    if others.iter().any(|other| other.name == name) {
+        return Err(twice(name));
+    }
+    if others.len() == EXTENSIONS_MAX {
         return Err(Error::TooLarge {
             max: EXTENSIONS_MAX,
             unit: "extensions",
@@ -173,40 +177,19 @@ fn check_count(before: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_characters(name: &str, value: &Value) -> Result<(), Error> {
-    match value {
-        Value::String(text) => check_text_characters(name, text),
-        Value::Boolean(_) | Value::Integer(_) => Ok(()),
-    }
-}
-
 /// Section 2.3 of the specification forbids U+0000-U+001F and U+007F-U+009F, which is what `is_control` says.
-fn check_text_characters(name: &str, text: &str) -> Result<(), Error> {
-    if text.chars().any(char::is_control) {
-        return Err(Error::value(name, text, "control characters are not allowed"));
+fn check_characters(name: &str, value: &str) -> Result<(), Error> {
+    if value.chars().any(char::is_control) {
+        return Err(Error::value(name, value, "control characters are not allowed"));
     }
     Ok(())
 }
 
-/// The text of an attribute that has a field of its own.
 fn text(name: &str, value: Value) -> Result<String, Error> {
     match value {
-        Value::String(text) => check_text(name, &text).map(|()| text),
+        Value::String(text) => Ok(text),
         other => Err(Error::value(name, &other.to_string(), "it must be a string")),
     }
-}
-
-fn check_text(name: &str, text: &str) -> Result<(), Error> {
-    let rule = match name {
-        _ if text.is_empty() => "it must not be empty",
-        // A lenient check: producers put much into `source` that no URI parser takes, and nothing here follows it.
-        "source" | "dataschema" if text.chars().any(char::is_whitespace) => {
-            "a URI has no white space: escape it as %20"
-        }
-        "time" if !is_rfc3339(text) => "it must be RFC 3339, like 2026-04-05T17:31:00Z",
-        _ => return Ok(()),
-    };
-    Err(Error::value(name, text, rule))
 }
 
 /// jiff alone would take more than RFC 3339 (basic format, no seconds, annotations), so the shape is checked first.

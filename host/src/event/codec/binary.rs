@@ -70,19 +70,45 @@ pub(super) fn can_carry(event: &Event, binding: Binding) -> bool {
 
 /// Writes an event.
 pub(super) fn encode(event: &Event, binding: Binding) -> (Headers, Bytes) {
-    let mut headers = Headers::default();
-    headers.push(format!("{PREFIX}specversion"), "1.0");
+    let mut lines = Lines::for_one();
+    lines.push("specversion", "1.0");
     for (name, value) in attribute::named(event) {
         match (name, binding) {
-            ("datacontenttype", Binding::Http) => headers.push("Content-Type", value),
-            _ => headers.push(format!("{PREFIX}{name}"), &*percent::encode(value)),
+            ("datacontenttype", Binding::Http) => lines.headers.push("Content-Type", value),
+            _ => lines.push(name, value),
         }
     }
     for extension in &event.extensions {
-        let value = extension.value.to_string();
-        headers.push(format!("{PREFIX}{}", extension.name), &*percent::encode(&value));
+        match &extension.value {
+            Value::String(value) => lines.push(&extension.name, value),
+            other => lines.push(&extension.name, &other.to_string()),
+        }
     }
-    (headers, event.data.clone().unwrap_or_default())
+    (lines.headers, event.data.clone().unwrap_or_default())
+}
+
+/// Headers, and the name of the line that is written, which keeps its prefix from one to the next.
+struct Lines {
+    headers: Headers,
+    name: String,
+}
+
+impl Lines {
+    /// With memory for what most events have.
+    fn for_one() -> Self {
+        let mut name = String::with_capacity(32);
+        name.push_str(PREFIX);
+        Self {
+            headers: Headers::with_capacity(12, 512),
+            name,
+        }
+    }
+
+    fn push(&mut self, attribute: &str, value: &str) {
+        self.name.truncate(PREFIX.len());
+        self.name.push_str(attribute);
+        self.headers.push(&self.name, percent::encode(value).as_bytes());
+    }
 }
 
 /// Most producers write them so.

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 /// What is escaped besides control characters and everything outside ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
-/// A value as a header writes it: printable ASCII.
+/// A value as a header writes it: printable ASCII. Most values are that already.
 pub(crate) fn encode(value: &str) -> Cow<'_, str> {
     utf8_percent_encode(value, ESCAPED).into()
 }
