@@ -8,6 +8,7 @@ mod latency;
 mod orders;
 mod report;
 mod server;
+mod start;
 mod throughput;
 mod watch;
 
@@ -104,6 +105,7 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         events: args.events,
         rounds: args.rounds.into(),
         fsync_ms: fsync(&bench)?,
+        start_ms: start::run(&bench).await?,
         throughput,
         latency,
     };

@@ -169,6 +169,7 @@ impl Place {
 
 /// A contender at work. Dropping it kills it.
 pub(super) struct Contender {
+    kind: Kind,
     child: Child,
     /// Its process.
     pub(super) pid: Pid,
@@ -180,22 +181,33 @@ impl Contender {
     /// # Errors
     /// It can't be run.
     pub(super) fn start(place: &Place, server: &str, built: &Built) -> anyhow::Result<Self> {
-        let mut command = if place.kind == Kind::Handwritten {
-            let mut command = Command::new(&built.peer);
-            command.args([server, &place.orders, &place.invoices, &place.invoices]);
-            command
-        } else {
-            let mut command = Command::new(&built.host);
-            command
-                .args(["run", "--config"])
-                .arg(&place.config)
-                .env("TIDEGATE_LOG", "warn");
-            command
-        };
+        if place.kind != Kind::Handwritten {
+            return Self::host(place.kind, &place.config, built);
+        }
+        let mut command = Command::new(&built.peer);
+        command.args([server, &place.orders, &place.invoices, &place.invoices]);
+        Self::spawn(place.kind, command)
+    }
+
+    /// Starts a host with a config.
+    ///
+    /// # Errors
+    /// It can't be run.
+    pub(super) fn host(kind: Kind, config: &Path, built: &Built) -> anyhow::Result<Self> {
+        let mut command = Command::new(&built.host);
+        command
+            .args(["run", "--config"])
+            .arg(config)
+            .env("TIDEGATE_LOG", "warn");
+        Self::spawn(kind, command)
+    }
+
+    fn spawn(kind: Kind, mut command: Command) -> anyhow::Result<Self> {
         let child = command.stdout(Stdio::null()).kill_on_drop(true).spawn();
-        let child = child.with_context(|| format!("{} can't be run", place.kind.name()))?;
+        let child = child.with_context(|| format!("{} can't be run", kind.name()))?;
         let pid = child.id().context("it has ended at once")?;
         Ok(Self {
+            kind,
             child,
             pid: Pid::from_u32(pid),
         })
@@ -203,9 +215,9 @@ impl Contender {
 
     /// # Errors
     /// It has ended.
-    pub(super) fn expect_running(&mut self, kind: Kind) -> anyhow::Result<()> {
+    pub(super) fn expect_running(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
-            Some(status) => bail!("{} has ended by itself: {status}", kind.name()),
+            Some(status) => bail!("{} has ended by itself: {status}", self.kind.name()),
             None => Ok(()),
         }
     }
@@ -214,22 +226,26 @@ impl Contender {
     ///
     /// # Errors
     /// It had ended by itself, or does not end.
-    pub(super) async fn stop(mut self, kind: Kind) -> anyhow::Result<()> {
-        self.expect_running(kind)?;
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.expect_running()?;
+        let name = self.kind.name();
         let system = watch::processes(&[self.pid])?;
         let process = system.process(self.pid).context("it has ended")?;
         process.kill_with(Signal::Term);
         let status = tokio::time::timeout(STOP, self.child.wait()).await;
-        let status = status.with_context(|| format!("{} does not stop", kind.name()))??;
+        let status = status.with_context(|| format!("{name} does not stop"))??;
         ensure!(
-            status.success() || kind == Kind::Handwritten,
-            "{} ended with {status}",
-            kind.name()
+            status.success() || self.kind == Kind::Handwritten,
+            "{name} ended with {status}"
         );
         Ok(())
     }
 }
 
-fn free_address() -> std::io::Result<std::net::SocketAddr> {
+/// An address that nobody listens on.
+///
+/// # Errors
+/// There is none.
+pub(super) fn free_address() -> std::io::Result<std::net::SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

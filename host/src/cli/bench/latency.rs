@@ -99,7 +99,7 @@ pub(super) async fn run(bench: &Bench, kind: Kind, rate: u32, number: usize) -> 
     let histogram = tokio::time::timeout(patience, measured).await;
     let histogram = histogram.with_context(|| format!("{} does not keep up with {rate}/s", kind.name()))??;
     publishing.await??;
-    contender.stop(kind).await?;
+    contender.stop().await?;
     place.remove();
     Ok(percentiles(&histogram))
 }

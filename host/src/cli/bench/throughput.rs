@@ -62,7 +62,7 @@ pub(super) async fn run(bench: &Bench, kind: Kind, number: usize) -> anyhow::Res
 
     let mut contender = Contender::start(&place, &bench.server.url, &bench.built)?;
     let run = watch_it(bench, &place, &plan, &mut contender).await?;
-    contender.stop(kind).await?;
+    contender.stop().await?;
 
     let after = Broking::open(&plan, &bench.clock).await?;
     orders::check(after.broker.as_ref(), &invoices, bench.events, kind.order()).await?;
@@ -84,7 +84,7 @@ async fn watch_it(bench: &Bench, place: &Place, plan: &Plan, contender: &mut Con
     let mut pause = tokio::time::interval(LOOK);
     loop {
         pause.tick().await;
-        contender.expect_running(place.kind)?;
+        contender.expect_running()?;
         let done = done(bench, place, plan).await?;
         let [contender, server] = watch::usage([contender.pid, bench.server.pid])?;
         let at = bench.clock.now();
