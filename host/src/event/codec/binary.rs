@@ -21,9 +21,12 @@ pub(super) fn is_marked(headers: &Headers) -> bool {
 /// Reads an event.
 pub(super) fn decode(message: &Message, binding: Binding) -> Result<Event, Error> {
     let mut attributes = Attributes::default();
+    let mut name = String::new();
     for (header, value) in message.headers.iter() {
-        if let Some(name) = attribute_name(header) {
-            set(&mut attributes, &name.to_ascii_lowercase(), value, binding)?;
+        if let Some(found) = attribute_name(header) {
+            found.clone_into(&mut name);
+            name.make_ascii_lowercase();
+            set(&mut attributes, &name, value, binding)?;
         }
     }
     if binding == Binding::Http {

@@ -16,8 +16,8 @@ pub(crate) fn encode(value: &str) -> Cow<'_, str> {
 /// producers escaped nothing.
 pub(super) fn decode(header: &[u8]) -> Result<String, &'static str> {
     let unquoted = unquote(header.trim_ascii())?;
-    let bytes = percent_decode(&unquoted).collect::<Vec<u8>>();
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 once its escapes are undone")
+    let bytes = Cow::from(percent_decode(&unquoted));
+    String::from_utf8(bytes.into_owned()).map_err(|_| "it is not UTF-8 once its escapes are undone")
 }
 
 /// Undoes double-quoted strings (RFC 7230, section 3.2.6).
