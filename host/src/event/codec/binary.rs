@@ -1,7 +1,5 @@
 //! Binary mode: attributes in headers, data in the body.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use super::attribute::{self, Attributes};
@@ -23,9 +21,12 @@ pub(super) fn is_marked(headers: &Headers) -> bool {
 /// Reads an event.
 pub(super) fn decode(message: &Message, binding: Binding) -> Result<Event, Error> {
     let mut attributes = Attributes::default();
+    let mut name = String::new();
     for (header, value) in message.headers.iter() {
-        if let Some(name) = attribute_name(header) {
-            set(&mut attributes, &lowercase(name), value, binding)?;
+        if let Some(found) = attribute_name(header) {
+            found.clone_into(&mut name);
+            name.make_ascii_lowercase();
+            set(&mut attributes, &name, value, binding)?;
         }
     }
     if binding == Binding::Http {
@@ -108,14 +109,6 @@ impl Lines {
         self.name.truncate(PREFIX.len());
         self.name.push_str(attribute);
         self.headers.push(&self.name, percent::encode(value).as_bytes());
-    }
-}
-
-/// Most producers write them so.
-fn lowercase(name: &str) -> Cow<'_, str> {
-    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => Cow::Owned(name.to_ascii_lowercase()),
-        false => Cow::Borrowed(name),
     }
 }
 

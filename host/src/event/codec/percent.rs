@@ -16,7 +16,7 @@ pub(crate) fn encode(value: &str) -> Cow<'_, str> {
 /// producers escaped nothing.
 pub(super) fn decode(header: &[u8]) -> Result<String, &'static str> {
     let unquoted = unquote(header.trim_ascii())?;
-    let bytes: Cow<'_, [u8]> = percent_decode(&unquoted).into();
+    let bytes = Cow::from(percent_decode(&unquoted));
     String::from_utf8(bytes.into_owned()).map_err(|_| "it is not UTF-8 once its escapes are undone")
 }
 
