@@ -593,9 +593,21 @@ pub enum Error {
     Locked(String),
     /// A newer version wrote the folder.
     #[error(
-        "the ledger in {folder} has format {found}, this version reads up to {known}: run the newer version, or give this one another folder"
+        "the ledger in {folder} has format {found}, this version reads {known}: run the newer version, or give this one another folder"
     )]
     Newer {
+        /// Which folder.
+        folder: String,
+        /// The format it has.
+        found: u32,
+        /// The format we know.
+        known: u32,
+    },
+    /// An older version wrote the folder.
+    #[error(
+        "the ledger in {folder} has format {found}, this version reads {known}: run the version that wrote it, or give this one another folder (events within the brokers' redelivery window may then run again)"
+    )]
+    Older {
         /// Which folder.
         folder: String,
         /// The format it has.
@@ -617,7 +629,13 @@ pub enum Error {
 
 impl Error {
     /// Every code, in the order of `docs/errors.md`.
-    pub const CODES: [&str; 4] = ["ledger-unavailable", "ledger-locked", "ledger-newer", "ledger-damaged"];
+    pub const CODES: [&str; 5] = [
+        "ledger-unavailable",
+        "ledger-locked",
+        "ledger-newer",
+        "ledger-older",
+        "ledger-damaged",
+    ];
 
     /// The heading in `docs/errors.md`.
     #[must_use]
@@ -626,6 +644,7 @@ impl Error {
             Self::Unavailable(_) => "ledger-unavailable",
             Self::Locked(_) => "ledger-locked",
             Self::Newer { .. } => "ledger-newer",
+            Self::Older { .. } => "ledger-older",
             Self::Damaged { .. } => "ledger-damaged",
         }
     }

@@ -120,7 +120,7 @@ impl Store {
     /// Opens the store in a folder, or makes it there. Blocks on the disk.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Newer`], [`Error::Damaged`]: a person must act, nothing was changed.
+    /// [`Error::Locked`], [`Error::Newer`], [`Error::Older`], [`Error::Damaged`]: a person must act, nothing was changed.
     /// [`Error::Unavailable`]: the disk is full or refuses.
     pub fn open(settings: Settings, clock: Clock) -> Result<Arc<Self>, Error> {
         let mut folder = folder::Folder::lock(&settings.path)?;
@@ -406,9 +406,21 @@ pub enum Error {
     Locked(String),
     /// A newer version wrote the folder.
     #[error(
-        "the store in {folder} has format {found}, this version reads up to {known}: run the newer version, or give this one another folder"
+        "the store in {folder} has format {found}, this version reads {known}: run the newer version, or give this one another folder"
     )]
     Newer {
+        /// Which folder.
+        folder: String,
+        /// The format it has.
+        found: u32,
+        /// The format we know.
+        known: u32,
+    },
+    /// An older version wrote the folder.
+    #[error(
+        "the store in {folder} has format {found}, this version reads {known}: run the version that wrote it, or give this one another folder"
+    )]
+    Older {
         /// Which folder.
         folder: String,
         /// The format it has.

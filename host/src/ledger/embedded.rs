@@ -166,6 +166,7 @@ impl From<store::Error> for Error {
             store::Error::Unavailable(reason) => Self::Unavailable(reason),
             store::Error::Locked(folder) => Self::Locked(folder),
             store::Error::Newer { folder, found, known } => Self::Newer { folder, found, known },
+            store::Error::Older { folder, found, known } => Self::Older { folder, found, known },
             store::Error::Damaged { folder, reason } => Self::Damaged { folder, reason },
         }
     }

@@ -3,6 +3,7 @@
 //! The engine makes a new database wherever its own version file is absent, which would turn a damaged folder into an empty
 //! one without a word. So a file of ours says what must be there, and a folder that has something but not that is refused.
 
+use std::cmp::Ordering;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::tables::damaged;
 use super::{Error, sync_folder};
 
-/// The format that this version writes.
-const FORMAT: u32 = 1;
+/// The format that this version writes, and the only one it reads. 2: what one write emits is one row of the outbox.
+pub(super) const FORMAT: u32 = 2;
 
 const STATE_FILE: &str = "tidegate-store";
 const LOCK_FILE: &str = "lock";
@@ -121,14 +122,26 @@ impl Folder {
             .and_then(|line| line.strip_prefix("format "))
             .and_then(|format| format.parse().ok())
             .ok_or_else(|| self.garbled())?;
-        if format > FORMAT {
-            return Err(Error::Newer {
-                folder: self.path.display().to_string(),
-                found: format,
-                known: FORMAT,
-            });
-        }
+        self.check_format(format)?;
         lines.next().and_then(parse_state).ok_or_else(|| self.garbled())
+    }
+
+    fn check_format(&self, found: u32) -> Result<(), Error> {
+        let folder = || self.path.display().to_string();
+        let known = FORMAT;
+        match found.cmp(&known) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less => Err(Error::Older {
+                folder: folder(),
+                found,
+                known,
+            }),
+            Ordering::Greater => Err(Error::Newer {
+                folder: folder(),
+                found,
+                known,
+            }),
+        }
     }
 
     fn garbled(&self) -> Error {

@@ -53,16 +53,19 @@ async fn a_stop_is_clean_only_after_close() {
 }
 
 #[tokio::test]
-async fn a_newer_format_is_refused() {
+async fn another_format_is_refused() {
     let folder = Folder::with_records(1, true).await;
     let file = folder.path().join("tidegate-store");
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("format 1", "format 2")).unwrap();
-    let refused = folder.open().map(|_| ());
-    assert!(
-        matches!(refused, Err(Error::Newer { found: 2, known: 1, .. })),
-        "{refused:?}"
-    );
+    let refusal = |format: &str| {
+        fs::write(&file, text.replace("format 2", format)).unwrap();
+        folder.open().map(|_| ()).unwrap_err()
+    };
+    let newer = refusal("format 3");
+    assert!(matches!(newer, Error::Newer { found: 3, known: 2, .. }), "{newer}");
+    let older = refusal("format 1");
+    assert!(matches!(older, Error::Older { found: 1, known: 2, .. }), "{older}");
+    assert!(older.to_string().contains("run the version that wrote it"), "{older}");
     fs::write(&file, text).unwrap();
     assert!(remembers(&folder.open().unwrap(), 1));
 }
@@ -109,8 +112,8 @@ async fn a_garbled_state_file_is_refused() {
     for text in [
         "",
         "tidegate store\n",
-        "tidegate store\nformat 1\nclosed x\n",
-        "x\nformat 1\nopen\n",
+        "tidegate store\nformat 2\nclosed x\n",
+        "x\nformat 2\nopen\n",
     ] {
         let folder = Folder::with_records(1, true).await;
         fs::write(folder.path().join("tidegate-store"), text).unwrap();
@@ -192,7 +195,7 @@ async fn a_first_start_that_was_cut_off_begins_again() {
     let folder = Folder::new();
     fs::create_dir_all(folder.path().join("database")).unwrap();
     File::create(folder.path().join("database/0.jnl")).unwrap();
-    fs::write(folder.path().join("tidegate-store"), "tidegate store\nformat 1\nnew\n").unwrap();
+    fs::write(folder.path().join("tidegate-store"), "tidegate store\nformat 2\nnew\n").unwrap();
     remember(&folder.open().unwrap(), 1).await.unwrap();
     assert!(remembers(&folder.open().unwrap(), 1));
 }
