@@ -4,13 +4,13 @@
 //! `cargo bench -p tidegate --bench ledger` measures an empty ledger; `-- 10000000` one that remembers so many ids in eight
 //! buckets, what they cost, and how long commits take while one of the buckets is dropped.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that can't measure ends")]
+#![expect(clippy::expect_used, reason = "a benchmark that can't measure ends")]
 
 mod meter;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use meter::Sample;
@@ -58,13 +58,13 @@ async fn run(folder: &Path, ids: u64) {
     for (batch, events) in ROUNDS {
         let name = format!("outbox, batches of {batch}");
         for _ in 0..REPEATS {
-            host.to_outbox(&name, batch, events).await;
+            host.run_outbox(&name, batch, events).await;
         }
     }
     for (batch, events) in ROUNDS {
         let mut reader = Reader::open(&host, batch).await;
         for _ in 0..REPEATS {
-            reader.to_log(&mut host, batch, events).await;
+            reader.run_log(&mut host, batch, events).await;
         }
     }
     host.time("in quiet").await;
@@ -157,7 +157,7 @@ impl Host {
     }
 
     /// Commits events with an output each, which is confirmed when the next batch has been committed.
-    async fn to_outbox(&mut self, name: &str, batch: u64, events: u32) {
+    async fn run_outbox(&mut self, name: &str, batch: u64, events: u32) {
         let stream = name_of_outbox();
         let batches: Vec<_> = (0..u64::from(events) / batch)
             .map(|_| self.batch(batch, &stream))
@@ -179,13 +179,14 @@ impl Host {
 
     /// Takes the time of commits.
     async fn time(&mut self, when: &str) {
+        let timer = Clock::system();
         let stream = name_of_outbox();
         let mut times = Vec::new();
         for _ in 0..TIMED {
             let entries = self.batch(64, &stream);
-            let started = Instant::now();
+            let started = timer.now();
             let rows = self.commit(entries).await;
-            times.push(started.elapsed());
+            times.push(timer.now() - started);
             self.ledger.confirmed(rows);
         }
         say(when, times);
@@ -193,6 +194,7 @@ impl Host {
 
     /// Takes the time of commits for as long as it takes to drop the oldest bucket.
     async fn time_drop(&mut self) {
+        let timer = Clock::system();
         let store = self.store.clone();
         let late = self.clock.wall().after(BUCKET);
         let dropped = tokio::spawn(async move { store.expire(late, Duration::ZERO).await });
@@ -200,9 +202,9 @@ impl Host {
         let mut times = Vec::new();
         while !dropped.is_finished() || times.len() < 200 {
             let entries = self.batch(64, &stream);
-            let started = Instant::now();
+            let started = timer.now();
             let rows = self.commit(entries).await;
-            times.push(started.elapsed());
+            times.push(timer.now() - started);
             self.ledger.confirmed(rows);
         }
         let dropped = dropped.await.expect("it ends").expect("the ledger answers");
@@ -261,7 +263,7 @@ impl Reader {
     }
 
     /// Reads events, commits them with an output each onto the stream itself, and settles them.
-    async fn to_log(&mut self, host: &mut Host, batch: u64, events: u32) {
+    async fn run_log(&mut self, host: &mut Host, batch: u64, events: u32) {
         let batches: Vec<_> = (0..u64::from(events) / batch)
             .map(|_| host.batch(batch, &self.log))
             .collect();

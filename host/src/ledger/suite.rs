@@ -67,6 +67,8 @@ macro_rules! suite {
         buckets_and_consumers_do_not_share_state
         outbox_rows_ascend_across_restarts
         confirmed_rows_are_forgotten
+        rows_confirmed_bit_by_bit_are_forgotten
+        large_outputs_of_one_write_come_back_page_by_page
         failed_attempts_survive_and_end_with_success
         starts_are_counted_across_crashes
         a_parked_lane_keeps_its_order
@@ -496,6 +498,55 @@ pub(crate) async fn confirmed_rows_are_forgotten(subject: &mut dyn Subject) {
     let sides = reopen(subject, sides, Stop::Clean).await;
     let pending = sides.pending().await;
     assert_eq!(pending.iter().map(|row| row.id).collect::<Vec<_>>(), [rows[1]]);
+}
+
+pub(crate) async fn rows_confirmed_bit_by_bit_are_forgotten(subject: &mut dyn Subject) {
+    let mut sides = subject.open().await;
+    let rows = sides.write(emits(1, 5)).await.unwrap().rows;
+    for (number, confirmed) in [(2, rows[3]), (3, rows[0])] {
+        sides.outbox.confirmed(vec![confirmed]);
+        // What was confirmed before a write is forgotten with it.
+        sides.write(applied(number)).await.unwrap();
+        sides = reopen(subject, sides, Stop::Crash).await;
+        assert!(!ids(&sides.pending().await).contains(&confirmed));
+    }
+    assert_eq!(ids(&sides.pending().await), [rows[1], rows[2], rows[4]]);
+    assert_eq!(ids(&sides.outbox.pending(Some(rows[1]), 1).await.unwrap()), [rows[2]]);
+    sides.outbox.confirmed(vec![rows[1], rows[2], rows[4]]);
+    sides.write(applied(4)).await.unwrap();
+    let sides = reopen(subject, sides, Stop::Crash).await;
+    assert_eq!(ids(&sides.pending().await), []);
+}
+
+pub(crate) async fn large_outputs_of_one_write_come_back_page_by_page(subject: &mut dyn Subject) {
+    let sides = subject.open().await;
+    let mut large = emits(1, 9);
+    if let Change::Applied(effects) = &mut large.change {
+        for output in &mut effects.outputs {
+            output.message.payload = vec![b'x'; 100 * 1_024].into();
+        }
+    }
+    let rows = sides.write(large).await.unwrap().rows;
+    sides.outbox.confirmed(vec![rows[2], rows[5]]);
+    let sides = reopen(subject, sides, Stop::Clean).await;
+    let left: Vec<RowId> = rows
+        .iter()
+        .copied()
+        .filter(|id| ![rows[2], rows[5]].contains(id))
+        .collect();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = sides.outbox.pending(after, 2).await.unwrap();
+        assert!(page.iter().all(|row| row.output.message.payload.len() == 100 * 1_024));
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        found.extend(ids(&page));
+    }
+    assert_eq!(found, left);
+}
+
+fn ids(rows: &[Row]) -> Vec<RowId> {
+    rows.iter().map(|row| row.id).collect()
 }
 
 pub(crate) async fn failed_attempts_survive_and_end_with_success(subject: &mut dyn Subject) {

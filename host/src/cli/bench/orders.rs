@@ -39,9 +39,13 @@ struct Invoice {
 /// It does not fit the stream, which would be a fault of the benchmark.
 pub(super) fn order(number: u32, stream: &Stream) -> anyhow::Result<Outgoing> {
     let customer = customer(number);
-    let mut data = json!({ "number": number, "customer": customer, "quantity": quantity(number), "price_cents": price(number), "note": "" });
-    let length = data.to_string().len();
-    data["note"] = " ".repeat(DATA_BYTES.saturating_sub(length)).into();
+    let data = |note: &str| {
+        json!({
+            "number": number, "customer": customer, "quantity": quantity(number), "price_cents": price(number), "note": note,
+        })
+        .to_string()
+    };
+    let note = " ".repeat(DATA_BYTES.saturating_sub(data("").len()));
     let id = format!("order-{number:010}");
     let event = Event {
         id: id.clone(),
@@ -55,7 +59,7 @@ pub(super) fn order(number: u32, stream: &Stream) -> anyhow::Result<Outgoing> {
             name: "partitionkey".to_owned(),
             value: Value::String(customer.clone()),
         }],
-        data: Some(Bytes::from(data.to_string())),
+        data: Some(Bytes::from(data(&note))),
     };
     Ok(Outgoing {
         id: id.into(),
