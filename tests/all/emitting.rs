@@ -10,12 +10,10 @@ use std::time::Duration;
 
 use tidegate::event::key::LaneKey;
 use tidegate::event::{Event, Extension, Value};
-use tidegate::ledger::RecordKey;
 use tidegate::outcome::{Class, Outcome};
-use tidegate::plan::Name;
 use tidegate::plugin::{Attempted, Handler};
 use tidegate_tests::guests::build;
-use tidegate_tests::plugins::{State, call, consumer, event, failure, try_load};
+use tidegate_tests::plugins::{State, call, consumer, event, failure, record, try_load};
 
 /// The only output's header lines and data.
 fn said(attempted: &Attempted) -> (Vec<String>, String) {
@@ -36,7 +34,7 @@ async fn an_output_has_what_the_host_knows_of_it() {
     assert_eq!(done.outcome, Outcome::Succeeded);
     let (lines, data) = said(&done);
     assert_eq!(data, "größe");
-    let id = RecordKey::of(&Name::new("test").unwrap(), &event).output_id(0);
+    let id = record(&event).output_id(0);
     let output = &done.effects.outputs[0];
     assert_eq!(&*output.id, id);
     assert_eq!(output.stream.as_str(), "out");
@@ -64,12 +62,8 @@ async fn a_chain_keeps_its_correlation() {
     let (lines, data) = said(&done);
     assert!(lines.contains(&"correlationid=c9".to_owned()), "{lines:?}");
     assert!(lines.contains(&"tone=calm".to_owned()), "{lines:?}");
-    for known in [
-        "consumer: \"test\"",
-        "attempt: 1",
-        "key: \"s1\"",
-        "idempotency-key: \"01010101010101010101010101010101\"",
-    ] {
+    let idempotency_key = format!("idempotency-key: \"{}\"", record(&event));
+    for known in ["consumer: \"test\"", "attempt: 1", "key: \"s1\"", &idempotency_key] {
         assert!(data.contains(known), "{data}");
     }
     assert!(data.contains(&*plugin.revision()), "{data}");

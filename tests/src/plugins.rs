@@ -206,10 +206,19 @@ pub async fn call_within(plugin: &impl Handler, event: &Event, state: &dyn State
             attempt: 1,
             deadline: Clock::system().now() + time,
             lane: &LaneKey(Arc::from(&b"s1"[..])),
-            record: RecordKey([1; 16]),
+            record: record(event),
             state,
         })
         .await
+}
+
+/// What the ledger knows an event of the tests' consumer by.
+///
+/// # Panics
+/// Never: "test" is a name.
+#[must_use]
+pub fn record(event: &Event) -> RecordKey {
+    RecordKey::of(&Name::new("test").expect("it is a name"), event)
 }
 
 /// Calls a plugin once, within the time that a consumer has by default.
