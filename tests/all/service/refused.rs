@@ -109,6 +109,7 @@ async fn a_folder_that_is_no_ledger_of_this_version_is_refused_and_left_as_it_is
     let current = std::fs::read_to_string(&state).unwrap();
     let cases = [
         ("tidegate store\nformat 999\nopen\n", "ledger-newer"),
+        ("tidegate store\nformat 1\nopen\n", "ledger-older"),
         ("tidegate sto", "ledger-damaged"),
     ];
     for (content, says) in cases {
