@@ -240,3 +240,17 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_or_none() {
+        assert_eq!(rate("3000"), Ok(Some(3_000)));
+        assert_eq!(rate("none"), Ok(None));
+        for wrong in ["0", "1000001", "fast", ""] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}
