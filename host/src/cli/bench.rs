@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::contender::{Built, Kind, Place};
 use self::report::{Paced, Report, Spread, Throughput};
 use self::server::Server;
-use super::{Global, example, say};
+use super::{Global, complain, example, say};
 use crate::broker::nats;
 use crate::clock::Clock;
 use crate::plan::{Name, Plan, Stream};
@@ -82,6 +82,11 @@ struct Bench {
 /// Leaves its folder of temporary files.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let repository = example::find(args.dir.as_deref(), "examples/handwritten/README.md", "the benchmark")?;
+    // The contenders' configs name what is in it, and lie elsewhere.
+    let repository = std::path::absolute(repository)?;
+    if cfg!(debug_assertions) {
+        complain("this host is a debug build and the other contender is not: build with --release to compare them");
+    }
     let built = build(&repository).await?;
     let folder = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
     let bench = Bench {
@@ -172,32 +177,19 @@ async fn paced(bench: &Bench, rates: &[u32], progress: &Progress) -> anyhow::Res
 }
 
 impl Bench {
-    fn place(&self, kind: Kind, orders: &str, number: usize) -> anyhow::Result<Place> {
-        Place::prepare(
-            kind,
-            orders,
-            number,
-            &self.server.url,
-            &self.built.plugin,
-            self.folder.path(),
-        )
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as what it is about")]
-    fn stream(&self, plan: &Plan, name: &str) -> anyhow::Result<Arc<Stream>> {
-        let stream = plan.streams.get(&Name::new(name)?).cloned();
-        stream.with_context(|| format!("the config has no stream {name}"))
-    }
-
     /// Fills the stream that all contenders on NATS read.
     async fn fill(&self) -> anyhow::Result<()> {
-        let place = self.place(Kind::Full, "orders", usize::MAX)?;
-        let plan = place.plan()?;
-        let stream = self.stream(&plan, "orders")?;
+        let place = Place::prepare(self, Kind::Full, "orders", usize::MAX)?;
+        let stream = stream(&place.plan()?, "orders")?;
         let broker = nats::connect(&stream.broker, self.clock.clone()).await?;
         let publisher = broker.publisher(stream.clone()).await?;
         orders::fill(publisher.as_ref(), &stream, self.events).await
     }
+}
+
+fn stream(plan: &Plan, name: &str) -> anyhow::Result<Arc<Stream>> {
+    let stream = plan.streams.get(&Name::new(name)?).cloned();
+    stream.with_context(|| format!("the config has no stream {name}"))
 }
 
 /// How long one write through to the disk takes where the ledgers are: the median, in milliseconds.

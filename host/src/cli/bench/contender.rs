@@ -11,6 +11,7 @@ use serde::Serialize;
 use sysinfo::{Pid, Signal};
 use tokio::process::{Child, Command};
 
+use super::Bench;
 use super::orders::Order;
 use super::watch;
 use crate::config;
@@ -95,16 +96,9 @@ impl Place {
     ///
     /// # Errors
     /// The folder can't be written.
-    pub(super) fn prepare(
-        kind: Kind,
-        orders: &str,
-        run: usize,
-        server: &str,
-        plugin: &Path,
-        under: &Path,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn prepare(bench: &Bench, kind: Kind, orders: &str, run: usize) -> anyhow::Result<Self> {
         let invoices = format!("invoices-{run}-{}", kind.name());
-        let folder = under.join(&invoices);
+        let folder = bench.folder.path().join(&invoices);
         std::fs::create_dir_all(&folder)?;
         let place = Self {
             kind,
@@ -114,7 +108,7 @@ impl Place {
             config: folder.join("tidegate.toml"),
             folder,
         };
-        std::fs::write(&place.config, place.text(server, plugin)?)?;
+        std::fs::write(&place.config, place.text(&bench.server.url, &bench.built.plugin)?)?;
         Ok(place)
     }
 

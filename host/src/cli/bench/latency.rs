@@ -11,10 +11,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Bench;
-use super::contender::{Contender, Kind};
-use super::orders;
-use crate::broker::{Publisher, Room, Settlement, Source, Subscription, nats};
+use super::contender::{Contender, Kind, Place};
+use super::orders::{self, Checker};
+use super::{Bench, stream};
+use crate::broker::{self, Publisher, Room, Settle, Settlement, Source, Subscription, nats};
 use crate::plan::{Name, Stream};
 
 /// How often due orders are published.
@@ -59,12 +59,9 @@ impl Schedule {
 /// # Errors
 /// It does not keep up, has ended, or an order has no invoice.
 pub(super) async fn run(bench: &Bench, kind: Kind, rate: u32, number: usize) -> anyhow::Result<Latency> {
-    let place = bench.place(kind, &format!("orders-{number}-{}", kind.name()), number)?;
+    let place = Place::prepare(bench, kind, &format!("orders-{number}-{}", kind.name()), number)?;
     let plan = place.plan()?;
-    let (from, to) = (
-        bench.stream(&plan, &place.orders)?,
-        bench.stream(&plan, &place.invoices)?,
-    );
+    let (from, to) = (stream(&plan, &place.orders)?, stream(&plan, &place.invoices)?);
     let broker = nats::connect(&from.broker, bench.clock.clone()).await?;
     let publisher = broker.publisher(from.clone()).await?;
     let subscription = Subscription {
@@ -74,7 +71,7 @@ pub(super) async fn run(bench: &Bench, kind: Kind, rate: u32, number: usize) -> 
     };
     let mut subscribed = broker.subscribe(subscription).await?;
     let contender = Contender::start(&place, &bench.server.url, &bench.built)?;
-    // Time for it to start: the orders of this second wait for it, and are not measured.
+    // The first orders wait for it to start, and are not measured.
     let schedule = Schedule {
         start: bench.clock.now(),
         rate,
@@ -83,11 +80,10 @@ pub(super) async fn run(bench: &Bench, kind: Kind, rate: u32, number: usize) -> 
     let publishing = tokio::spawn(publish(publisher, from, schedule));
     let measured = async {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
-        let mut seen = 0;
-        while seen < schedule.count {
-            let numbers = read(subscribed.source.as_mut(), &*subscribed.settle).await?;
+        let mut checker = Checker::new(schedule.count, kind.order());
+        while checker.seen < schedule.count {
+            let numbers = read(subscribed.source.as_mut(), &*subscribed.settle, &mut checker).await?;
             let now = bench.clock.now();
-            seen += u32::try_from(numbers.len())?;
             for number in numbers.into_iter().filter(|number| schedule.is_warm(*number)) {
                 let waited = now.saturating_duration_since(schedule.due(number));
                 histogram.saturating_record(u64::try_from(waited.as_micros())?);
@@ -104,12 +100,12 @@ pub(super) async fn run(bench: &Bench, kind: Kind, rate: u32, number: usize) -> 
     Ok(percentiles(&histogram))
 }
 
-async fn read(source: &mut dyn Source, settle: &dyn crate::broker::Settle) -> anyhow::Result<Vec<u32>> {
+async fn read(source: &mut dyn Source, settle: &dyn Settle, checker: &mut Checker) -> anyhow::Result<Vec<u32>> {
     let deliveries = source.next(ROOM).await?;
     let mut numbers = Vec::with_capacity(deliveries.len());
     let mut receipts = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
-        numbers.push(orders::number(&delivery.message.payload)?);
+        numbers.push(checker.invoice(&delivery.message.payload)?);
         receipts.push((delivery.receipt, Settlement::Done));
     }
     settle.settle(receipts).await?;
@@ -142,7 +138,7 @@ async fn publish(publisher: Arc<dyn Publisher>, stream: Arc<Stream>, schedule: S
     Ok(())
 }
 
-fn all_confirmed(published: Vec<Result<(), crate::broker::Error>>) -> anyhow::Result<()> {
+fn all_confirmed(published: Vec<Result<(), broker::Error>>) -> anyhow::Result<()> {
     for result in published {
         if let Err(error) = result {
             bail!("an order could not be published: {error}");

@@ -124,18 +124,11 @@ pub(super) async fn check(broker: &dyn Broker, stream: &Arc<Stream>, count: u32,
     }
 }
 
-/// The number of the order that an invoice is for.
-///
-/// # Errors
-/// It is no invoice.
-pub(super) fn number(invoice: &[u8]) -> anyhow::Result<u32> {
-    let invoice: Invoice = serde_json::from_slice(invoice).context("what was written is no invoice")?;
-    Ok(invoice.number)
-}
-
-struct Checker {
+/// What has been seen of the invoices.
+pub(super) struct Checker {
     order: Order,
-    seen: u32,
+    /// Orders that have their invoice.
+    pub(super) seen: u32,
     /// By number, which of the orders have an invoice.
     invoiced: Vec<bool>,
     /// The last order of each customer.
@@ -143,7 +136,7 @@ struct Checker {
 }
 
 impl Checker {
-    fn new(count: u32, order: Order) -> Self {
+    pub(super) fn new(count: u32, order: Order) -> Self {
         Self {
             order,
             seen: 0,
@@ -152,7 +145,11 @@ impl Checker {
         }
     }
 
-    fn invoice(&mut self, data: &[u8]) -> anyhow::Result<()> {
+    /// Checks one invoice; gives the number of its order.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn invoice(&mut self, data: &[u8]) -> anyhow::Result<u32> {
         let invoice: Invoice = serde_json::from_slice(data).context("what was written is no invoice")?;
         let number = invoice.number;
         let is_right = invoice.customer == customer(number) && invoice.total_cents == quantity(number) * price(number);
@@ -169,7 +166,7 @@ impl Checker {
             self.order == Order::Any || before.is_none_or(|before| before < number),
             "the invoice of order {number} came too late"
         );
-        Ok(())
+        Ok(number)
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::contender::{Contender, Kind, Place};
-use super::{Bench, orders, watch};
+use super::{Bench, orders, stream, watch};
 use crate::broker::{self, Broker, nats};
 use crate::cli::client::Client;
 use crate::clock::Clock;
@@ -47,16 +47,16 @@ struct Look {
 /// # Errors
 /// It is stuck, has ended, or is wrong.
 pub(super) async fn run(bench: &Bench, kind: Kind, number: usize) -> anyhow::Result<Run> {
-    let place = bench.place(kind, "orders", number)?;
+    let place = Place::prepare(bench, kind, "orders", number)?;
     let plan = place.plan()?;
     let before = Broking::open(&plan, &bench.clock).await?;
     if kind == Kind::Embedded {
-        let orders = bench.stream(&plan, &place.orders)?;
+        let orders = stream(&plan, &place.orders)?;
         let publisher = before.broker.publisher(orders.clone()).await?;
         orders::fill(publisher.as_ref(), &orders, bench.events).await?;
     }
     // Creates the stream: the peer expects that there is one.
-    let invoices = bench.stream(&plan, &place.invoices)?;
+    let invoices = stream(&plan, &place.invoices)?;
     before.broker.publisher(invoices.clone()).await?;
     before.close().await?;
 
@@ -65,6 +65,12 @@ pub(super) async fn run(bench: &Bench, kind: Kind, number: usize) -> anyhow::Res
     contender.stop().await?;
 
     let after = Broking::open(&plan, &bench.clock).await?;
+    let written = after.written(bench, &invoices.name).await?;
+    ensure!(
+        written == u64::from(bench.events),
+        "{} orders became {written} invoices",
+        bench.events
+    );
     orders::check(after.broker.as_ref(), &invoices, bench.events, kind.order()).await?;
     after.close().await?;
     place.remove();
@@ -188,6 +194,16 @@ impl Broking {
             broker: broker::embedded::open(store.clone(), main, clock.clone()),
             store: Some(store),
         })
+    }
+
+    /// How many messages a stream holds.
+    async fn written(&self, bench: &Bench, stream: &Name) -> anyhow::Result<u64> {
+        let Some(store) = &self.store else {
+            return bench.server.messages(stream.as_str()).await;
+        };
+        let logs = store.logs()?;
+        let found = logs.iter().find(|log| log.stream == *stream);
+        Ok(found.map_or(0, |log| log.length))
     }
 
     async fn close(self) -> anyhow::Result<()> {
