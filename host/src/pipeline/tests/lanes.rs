@@ -58,6 +58,37 @@ async fn no_more_run_at_once_than_the_concurrency() {
     stage.until_settled().await;
 }
 
+/// Quick attempts are given to workers ahead. When they turn slow, no more are under way for that.
+#[tokio::test]
+async fn no_more_run_at_once_than_the_concurrency_after_quick_ones() {
+    let gate = Gate::shut();
+    let script = gate.clone();
+    let mut stage = Stage::new(move |event, _| match event.id.starts_with("quick") {
+        true => Answer::Done,
+        false => Answer::Done.at(&script),
+    });
+    stage.plan.concurrency = 3.try_into().unwrap();
+    stage.start().await;
+    for key in ["quick1", "quick2", "quick3", "quick4"] {
+        stage.send(key, key).await;
+    }
+    stage.until_settled().await;
+    for key in ["a", "b", "c", "d", "e"] {
+        stage.send(key, key).await;
+    }
+    let slow = |stage: &Stage| stage.plugin.called().len() - 4;
+    stage.until("three", |stage| slow(stage) == 3).await;
+    stage
+        .until("all in hand", |stage| stage.level("in_flight{") == "5")
+        .await;
+    assert_eq!((slow(&stage), stage.plugin.running().len()), (3, 3));
+    gate.let_one();
+    stage.until("a fourth", |stage| slow(stage) == 4).await;
+    assert_eq!(stage.plugin.running().len(), 3);
+    gate.open();
+    stage.until_settled().await;
+}
+
 #[tokio::test]
 async fn what_is_not_wanted_is_settled_untouched() {
     let mut stage = Stage::new(|_, _| Answer::Done);

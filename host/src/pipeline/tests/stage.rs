@@ -266,7 +266,7 @@ impl Stage {
     }
 
     /// A level of the consumer, by its metric.
-    fn level(&self, name: &str) -> String {
+    pub(super) fn level(&self, name: &str) -> String {
         let text = self.host().all_metrics.text();
         let line = text.lines().find(|line| line.contains(name) && !line.starts_with('#'));
         line.and_then(|line| line.rsplit(' ').next())
