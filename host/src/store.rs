@@ -8,6 +8,8 @@
 //! Only this file and those below it name the storage engine.
 
 mod batch;
+mod bloom;
+mod bucket;
 mod buckets;
 mod committer;
 mod cursors;

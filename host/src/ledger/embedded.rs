@@ -28,8 +28,8 @@ use crate::store::{self, RecordState, Store, Table, Tables, Weight};
 use outbox::{Emitted, Sheets};
 use rows::Attempts;
 
-/// Look-ups of up to so many events are done in place; more of them might keep the worker from other tasks for longer than
-/// a change of threads costs.
+/// Up to so many events that the store may hold are read in place; more of them might keep the worker from other tasks for longer
+/// than a change of threads costs.
 const IN_PLACE_MAX: usize = 16;
 
 /// The ledger in the embedded store: all four traits. One per store; tasks share it.
@@ -54,14 +54,27 @@ pub fn open(store: Arc<Store>, logs: BTreeSet<Name>) -> Arc<Embedded> {
 impl Ledger for Embedded {
     fn look_up(&self, keys: Vec<RecordKey>) -> BoxFuture<'_, Result<Vec<Known>, Error>> {
         Box::pin(async move {
-            let look = |tables: &Tables, keys: &[RecordKey]| keys.iter().map(|key| known(tables, *key)).collect();
-            let known = if keys.len() <= IN_PLACE_MAX {
-                self.store.read(|tables| look(tables, &keys))
-            } else {
-                let apart = self.store.read_apart(move |tables| look(tables, &keys));
-                apart.await
+            let mut found = vec![Known::New; keys.len()];
+            let held: Vec<_> = self.store.read(|tables| {
+                let keys = keys.into_iter().enumerate();
+                Ok(keys.filter(|(_, key)| tables.may_hold(key.0)).collect())
+            })?;
+            let is_quick = held.len() <= IN_PLACE_MAX;
+            let read = move |tables: &Tables| {
+                let known = held.into_iter().map(|(at, key)| Ok((at, known(tables, key)?)));
+                known.collect::<Result<Vec<_>, _>>()
             };
-            Ok(known?)
+            let read = if is_quick {
+                self.store.read(read)
+            } else {
+                self.store.read_apart(read).await
+            };
+            for (at, known) in read? {
+                if let Some(found) = found.get_mut(at) {
+                    *found = known;
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -120,7 +133,7 @@ impl Ledger for Embedded {
     }
 }
 
-/// What the tables know of an event. The common answer is "nothing", which the filters of the buckets give alone.
+/// What the tables know of an event.
 fn known(tables: &Tables, key: RecordKey) -> Result<Known, store::Error> {
     let Some(record) = tables.record(key.0)? else {
         return Ok(Known::New);

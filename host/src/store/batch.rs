@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
+use super::bucket::Bucket;
 use super::committer::Memory;
 use super::tables::{self, Record, RecordState, Table, Tables, tag};
 use super::{Error, Key, keys, logs};
@@ -209,7 +210,7 @@ impl<'a> Batch<'a> {
     }
 
     fn write_rows(&mut self, fsync: bool) -> Result<(), Error> {
-        let records = self.record_rows()?;
+        let bucket = self.bucket()?;
         let next = keys::encode(&self.next)?;
         self.put(Table::Meta, next_key(), next);
         for (stream, head) in std::mem::take(&mut self.heads) {
@@ -217,9 +218,9 @@ impl<'a> Batch<'a> {
         }
         let nothing = fjall::OwnedWriteBatch::with_capacity(self.tables.database.clone(), 0);
         let mut batch = std::mem::replace(&mut self.written, nothing).durability(Some(tables::persist_mode(fsync)));
-        if let Some(keyspace) = records {
+        if let Some(bucket) = bucket {
             for (key, record) in &self.records {
-                batch.insert(&keyspace, key, record.to_bytes().as_slice());
+                bucket.insert(&mut batch, *key, *record);
             }
         }
         for ((table, key), row) in &self.rows {
@@ -230,19 +231,19 @@ impl<'a> Batch<'a> {
             .around(|| batch.commit().map_err(|error| Error::engine(&error)))
     }
 
-    /// The keyspace that records go to, if one is needed.
-    fn record_rows(&mut self) -> Result<Option<fjall::Keyspace>, Error> {
+    /// The bucket that records go to, if one is needed.
+    fn bucket(&mut self) -> Result<Option<Bucket>, Error> {
         if self.records.is_empty() && !self.begins_bucket {
             return Ok(None);
         }
         let buckets = &self.tables.buckets;
         let start = buckets.start_at(self.now);
-        if let Some(rows) = buckets.find(start) {
-            return Ok(Some(rows));
+        if let Some(bucket) = buckets.find(start) {
+            return Ok(Some(bucket));
         }
-        let rows = buckets.create(&self.tables.database, start)?;
+        let bucket = buckets.create(&self.tables.database, start)?;
         self.put(Table::Meta, bucket_key(start), Bytes::from_static(&[1]));
-        Ok(Some(rows))
+        Ok(Some(bucket))
     }
 }
 

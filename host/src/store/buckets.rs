@@ -1,19 +1,24 @@
 //! Records in time buckets: each has a keyspace of its own, so that forgetting is dropping a keyspace instead of deleting rows,
-//! and costs the same however much there is to forget. Only what is not over may not be forgotten: before a bucket is dropped it
-//! is read once, and the few such records in it are carried forward.
+//! and costs the same however much there is to forget. Only what is not over may not be forgotten: before a bucket is dropped, the few such
+//! records in it are carried forward.
+//!
+//! What is known of the buckets in memory is read from the disk in the background after a start, and until then the engine is asked.
 
-use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fjall::{Database, Keyspace};
 
-use super::tables::{Record, RecordState, Rows, damaged, record_options};
-use super::{Error, keys};
+use super::Error;
+use super::bloom::Bloom;
+use super::bucket::{Bucket, OpenPage};
+use super::tables::{Record, damaged, record_options};
 use crate::clock::Timestamp;
 
-/// Buckets in one retention. More of them forget more exactly; each costs every look-up of a new event one more filter.
+/// Buckets in one retention. More of them forget more exactly; each costs every look-up of a new event a line of memory.
 const PER_RETENTION: u32 = 8;
 
 /// A bucket is at least this long, in milliseconds.
@@ -21,32 +26,12 @@ const LENGTH_MIN_MS: u64 = 1000;
 
 const PREFIX: &str = "records-";
 
-/// Rows that one page of a bucket reads at most, and those of them that it gives: so many are written in one batch.
-const PAGE_ROWS: usize = 10_000;
-const PAGE_OPEN: usize = 500;
-
 /// The buckets there are, newest first.
 pub(super) struct Buckets {
     retention: Duration,
     length_ms: u64,
     live: RwLock<Arc<[Bucket]>>,
-}
-
-/// A bucket.
-#[derive(Clone)]
-pub(super) struct Bucket {
-    /// When it began, in milliseconds since 1970.
-    pub(super) start: u64,
-    /// Its rows.
-    pub(super) rows: Keyspace,
-}
-
-/// Records of a bucket whose events are not over.
-#[derive(Default)]
-pub(super) struct OpenPage {
-    pub(super) records: Vec<([u8; 16], Record)>,
-    /// Where to go on after, if there is more.
-    pub(super) next: Option<[u8; 16]>,
+    recall: Option<Recall>,
 }
 
 impl Buckets {
@@ -56,6 +41,7 @@ impl Buckets {
             retention,
             length_ms: length.max(LENGTH_MIN_MS),
             live: RwLock::new(Arc::new([])),
+            recall: None,
         }
     }
 
@@ -77,14 +63,19 @@ impl Buckets {
                     &format!("the records of {} are missing", Timestamp(*start)),
                 ));
             }
-            live.push(Bucket {
-                start: *start,
-                rows: open(database, &name)?,
-            });
+            let rows = open(database, &name)?;
+            let ids = Bloom::new(rows.approximate_len() as u64, false);
+            live.push(Bucket::new(*start, rows, ids));
         }
         live.sort_by_key(|bucket| std::cmp::Reverse(bucket.start));
+        self.recall = Some(Recall::start(live.clone())?);
         self.set(live);
         Ok(())
+    }
+
+    /// Whether a look-up of this event may have to ask the engine, and so the disk.
+    pub(super) fn may_hold(&self, key: [u8; 16]) -> bool {
+        self.live().iter().any(|bucket| bucket.ids.may_hold(key))
     }
 
     /// What is remembered of an event. An id that is written again while it waits is in several buckets: the newest holds.
@@ -95,9 +86,8 @@ impl Buckets {
     /// The same, as it will be without some of the buckets.
     pub(super) fn get_outside(&self, key: [u8; 16], without: &[u64]) -> Result<Option<Record>, Error> {
         for bucket in self.live().iter().filter(|bucket| !without.contains(&bucket.start)) {
-            let row = bucket.rows.get(key);
-            if let Some(row) = row.map_err(|error| Error::engine(&error))? {
-                return Record::from_bytes(&row).map(Some);
+            if let Some(record) = bucket.get(key)? {
+                return Ok(Some(record));
             }
         }
         Ok(None)
@@ -109,57 +99,30 @@ impl Buckets {
         self.live().first().map_or(start, |newest| start.max(newest.start))
     }
 
-    /// The rows of a bucket, if there is one that starts then.
-    pub(super) fn find(&self, start: u64) -> Option<Keyspace> {
-        self.live()
-            .iter()
-            .find(|bucket| bucket.start == start)
-            .map(|bucket| bucket.rows.clone())
+    /// The bucket that starts then, if there is one.
+    pub(super) fn find(&self, start: u64) -> Option<Bucket> {
+        self.live().iter().find(|bucket| bucket.start == start).cloned()
     }
 
     /// Makes a bucket. What was the newest is written to disk soon, as nothing will be added to it: else its rows would pin the
     /// journals that they are in.
-    pub(super) fn create(&self, database: &Database, start: u64) -> Result<Keyspace, Error> {
-        let rows = open(database, &name_of(start))?;
+    pub(super) fn create(&self, database: &Database, start: u64) -> Result<Bucket, Error> {
         let mut live = self.live().to_vec();
+        let mut expected = 0;
         if let Some(newest) = live.first() {
             newest.rows.rotate_memtable().map_err(|error| Error::engine(&error))?;
+            expected = newest.ids.len();
         }
-        live.insert(
-            0,
-            Bucket {
-                start,
-                rows: rows.clone(),
-            },
-        );
+        let bucket = Bucket::new(start, open(database, &name_of(start))?, Bloom::new(expected, true));
+        live.insert(0, bucket.clone());
         self.set(live);
-        Ok(rows)
+        Ok(bucket)
     }
 
-    /// Records in a bucket after `after` whose events are not over. There are few, so that whoever wants them all reads the
-    /// bucket once.
+    /// Records in a bucket after `after` whose events are not over.
     pub(super) fn open_after(&self, start: u64, after: Option<[u8; 16]>) -> Result<OpenPage, Error> {
-        let mut page = OpenPage::default();
-        let Some(rows) = self.find(start) else {
-            return Ok(page);
-        };
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for (number, row) in Rows::Of(rows.range((from, Bound::Unbounded))).enumerate() {
-            let (key, row) = row?;
-            let key: [u8; 16] = key
-                .as_ref()
-                .try_into()
-                .map_err(|_| keys::unreadable("a record has another key than 16 bytes"))?;
-            let record = Record::from_bytes(&row)?;
-            if record.state != RecordState::Done {
-                page.records.push((key, record));
-            }
-            if number + 1 >= PAGE_ROWS || page.records.len() >= PAGE_OPEN {
-                page.next = Some(key);
-                break;
-            }
-        }
-        Ok(page)
+        self.find(start)
+            .map_or_else(|| Ok(OpenPage::default()), |bucket| bucket.open_after(after))
     }
 
     /// The buckets of which nothing is to be remembered at `now`, the oldest first. They are kept for the retention and `longer`.
@@ -193,6 +156,42 @@ impl Buckets {
 
     fn set(&self, live: Vec<Bucket>) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live.into();
+    }
+}
+
+/// The thread that recalls all buckets after a start, the newest first. Ends when it is dropped.
+struct Recall {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Recall {
+    fn start(buckets: Vec<Bucket>) -> Result<Self, Error> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let of_thread = is_over.clone();
+        let thread = std::thread::Builder::new()
+            .name("recall".to_owned())
+            .spawn(move || {
+                for bucket in buckets {
+                    if let Err(error) = bucket.recall(&of_thread) {
+                        tracing::warn!(%error, "the ids of a bucket could not be read: each look-up asks the disk for them, until the next start");
+                    }
+                }
+            })
+            .map_err(|error| Error::io("start the thread that recalls", &error))?;
+        Ok(Self {
+            is_over,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Recall {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -23,8 +23,7 @@ use crate::plan::Name;
 /// The engine's own mark of a database.
 const ENGINE_VERSION: &str = "version";
 
-/// Memory for blocks and filters of all tables, in bytes. Filters of records must stay in it for a look-up to touch no disk:
-/// about 1.3 bytes for each remembered id.
+/// Memory for blocks and filters of all tables, in bytes.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Memory for rows of one table before they go into a file of their own, in bytes.
@@ -245,6 +244,11 @@ impl Tables {
         self.buckets.get(key)
     }
 
+    /// Whether a look-up of this event may have to wait for the disk.
+    pub(crate) fn may_hold(&self, key: [u8; 16]) -> bool {
+        self.buckets.may_hold(key)
+    }
+
     /// How far a consumer said that it may take.
     pub(super) fn mark(&self, consumer: &Name) -> Result<Option<Position>, Error> {
         self.get(Table::Meta, &mark_key(consumer))?
@@ -343,8 +347,8 @@ fn open_table(database: &Database, path: &Path, table: Table, found: Found) -> R
         .map_err(|error| refusal(path, &error))
 }
 
-/// Records are 25 bytes of hash: nothing to compress, and most look-ups are for what is not there, so every level has its
-/// filter: 10 bits for each id, of which one in a hundred misses costs a block.
+/// Records are 25 bytes of hash: nothing to compress. The engine's own filters, 10 bits for each id, are for ids that the bucket holds, in one
+/// of its files, and for all until its ids are in memory.
 pub(super) fn record_options() -> KeyspaceCreateOptions {
     let filter = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0));
     KeyspaceCreateOptions::default()

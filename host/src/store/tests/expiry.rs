@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::bucket::OPEN_MAX;
 use super::*;
 
 #[tokio::test]
@@ -61,19 +62,21 @@ fn states(store: &Store, count: u32) -> Vec<Option<(RecordState, bool)>> {
         .unwrap()
 }
 
-#[tokio::test]
-async fn what_is_not_over_is_carried_page_by_page() {
-    const COUNT: u32 = 1_300;
+async fn check_carrying(count: u32, restarts: bool) {
     let folder = Folder::new();
-    let store = folder.open().unwrap();
-    let all = (0..COUNT).map(|number| {
+    let mut store = folder.open().unwrap();
+    let all = (0..count).map(|number| {
         let state = [RecordState::Parked, RecordState::Trying, RecordState::Done][number as usize % 3];
         remember_as(&store, number, state)
     });
     futures_util::future::join_all(all).await;
+    if restarts {
+        store.close().await.unwrap();
+        store = folder.open().unwrap();
+    }
     let late = |times: u32| AT.after(Duration::from_secs(200) * times);
     assert_eq!(store.expire(late(1), Duration::ZERO).await.unwrap(), 1);
-    for (number, state) in (0..COUNT).zip(states(&store, COUNT)) {
+    for (number, state) in (0..count).zip(states(&store, count)) {
         let expected = [
             Some((RecordState::Parked, true)),
             Some((RecordState::Stale, true)),
@@ -84,11 +87,22 @@ async fn what_is_not_over_is_carried_page_by_page() {
     assert_eq!(store.expire(late(2), Duration::ZERO).await.unwrap(), 1);
     let attempts = store.read(|tables| Ok(tables.prefix(Table::Attempts, &wide_key(1)).count()));
     assert_eq!(attempts.unwrap(), 0);
-    for (number, state) in (0..COUNT).zip(states(&store, COUNT)) {
+    for (number, state) in (0..count).zip(states(&store, count)) {
         assert_eq!(
             state,
             [Some((RecordState::Parked, true)), None, None][number as usize % 3]
         );
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_over_is_carried_page_by_page() {
+    const KNOWN: u32 = 1_300;
+    const TOO_MANY: u32 = 2_000;
+    assert!((KNOWN as usize * 2 / 3) < OPEN_MAX && (TOO_MANY as usize * 2 / 3) > OPEN_MAX);
+    for count in [KNOWN, TOO_MANY] {
+        check_carrying(count, false).await;
+        check_carrying(count, true).await;
     }
 }
 

@@ -199,3 +199,19 @@ async fn a_first_start_that_was_cut_off_begins_again() {
     remember(&folder.open().unwrap(), 1).await.unwrap();
     assert!(remembers(&folder.open().unwrap(), 1));
 }
+
+/// Waits until what is remembered has been read: then, and not before, an id that nobody wrote is known to be new without a look at the disk.
+#[tokio::test]
+async fn after_a_start_ids_are_read_into_memory_while_more_are_written() {
+    let folder = Folder::with_records(40, true).await;
+    let store = folder.open().unwrap();
+    for number in 41..=60 {
+        remember(&store, number).await.unwrap();
+    }
+    while store.read(|tables| Ok(tables.may_hold(key(0)))).unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let may_hold = |number| store.read(|tables| Ok(tables.may_hold(key(number)))).unwrap();
+    assert!((1..=60).all(|number| may_hold(number) && remembers(&store, number)));
+    assert!(!(61..=255).any(may_hold));
+}
