@@ -3,6 +3,7 @@
 //! Contenders are processes of their own and take turns, round by round, on one NATS server that is started for them. What they wrote is
 //! read back and checked: a contender that loses, repeats or reorders an event ends the benchmark.
 
+mod benthos;
 mod contender;
 mod latency;
 mod orders;
@@ -13,15 +14,16 @@ mod throughput;
 mod watch;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::benthos::Benthos;
 use self::contender::{Built, Kind, Place};
-use self::report::{Paced, Report, Spread, Throughput};
+use self::report::{Paced, Report, Runs, Spread, Throughput, ratio};
 use self::server::Server;
 use super::{Global, complain, example, say};
 use crate::broker::nats;
@@ -48,9 +50,22 @@ pub struct Args {
     /// How long orders come at each rate, in seconds.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=3_600))]
     pub seconds: u16,
+    /// Also lets this contender have its turn: the engine of Redpanda Connect with a record of ids in memory, which needs Go.
+    #[arg(long, value_name = "CONTENDER")]
+    pub with: Option<Extra>,
+    /// Measures nothing but the start of a host whose ten consumers have this plugin.
+    #[arg(long, value_name = "FILE")]
+    pub start_with: Option<PathBuf>,
     /// The folder of the repository, which has the contenders. Default: here or above, or where this binary was built.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// A contender that is measured only if it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Extra {
+    /// `examples/handwritten/benthos`.
+    Benthos,
 }
 
 fn rate(text: &str) -> Result<Option<u32>, String> {
@@ -81,13 +96,21 @@ struct Bench {
 /// # Cancellation
 /// Leaves its folder of temporary files.
 pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    if let Some(plugin) = &args.start_with {
+        return start_with(plugin, global).await;
+    }
     let repository = example::find(args.dir.as_deref(), "examples/handwritten/README.md", "the benchmark")?;
     // The contenders' configs name what is in it, and lie elsewhere.
     let repository = std::path::absolute(repository)?;
     if cfg!(debug_assertions) {
         complain("this host is a debug build and the other contender is not: build with --release to compare them");
     }
-    let built = build(&repository).await?;
+    let mut built = build(&repository).await?;
+    let mut kinds = Kind::USUAL.to_vec();
+    if let Some(Extra::Benthos) = args.with {
+        built.benthos = Some(Benthos::build(&repository).await?);
+        kinds.push(Kind::Benthos);
+    }
     let folder = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
     let bench = Bench {
         built,
@@ -99,19 +122,21 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     let rates: Vec<u32> = args.rates.iter().copied().flatten().collect();
     let progress =
-        Progress::new(Kind::ALL.len() * usize::from(args.rounds) + Kind::PACED.len() * rates.len() * PACED_ROUNDS);
-    let throughput = full_speed(&bench, args.rounds.into(), &progress).await?;
+        Progress::new(kinds.len() * usize::from(args.rounds) + Kind::PACED.len() * rates.len() * PACED_ROUNDS);
+    let runs = full_speed(&bench, &kinds, args.rounds.into(), &progress).await?;
     let latency = paced(&bench, &rates, &progress).await?;
-    let full = throughput.iter().find(|line| line.contender == Kind::Full);
     let report = Report {
-        ratio: full.context("the full pipeline was not measured")?.ratio.median,
+        ratio: ratio(&runs, Kind::Full, Kind::Handwritten)
+            .context("the full pipeline was not measured")?
+            .median,
+        to_benthos: ratio(&runs, Kind::Full, Kind::Benthos),
         version: env!("CARGO_PKG_VERSION"),
         cores: std::thread::available_parallelism()?.get(),
         events: args.events,
         rounds: args.rounds.into(),
         fsync_ms: fsync(&bench)?,
-        start_ms: start::run(&bench).await?,
-        throughput,
+        start: bench.start().await?,
+        throughput: Throughput::all(&runs),
         latency,
     };
     progress.end();
@@ -123,7 +148,19 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn build(repository: &std::path::Path) -> anyhow::Result<Built> {
+async fn start_with(plugin: &Path, global: &Global) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
+    let plugin = std::path::absolute(plugin)?;
+    let start = start::run(&std::env::current_exe()?, &plugin, folder.path(), &Clock::system()).await?;
+    say(&if global.json {
+        serde_json::to_string(&start)?
+    } else {
+        start.to_string()
+    });
+    Ok(())
+}
+
+async fn build(repository: &Path) -> anyhow::Result<Built> {
     // Before cargo may put a newer binary in its place.
     let host = std::env::current_exe()?;
     let plugin = repository.join("examples/handwritten/plugin");
@@ -138,23 +175,22 @@ async fn build(repository: &std::path::Path) -> anyhow::Result<Built> {
         host,
         peer: repository.join("target/release/handwritten"),
         plugin: plugin.join("target/wasm32-wasip2/release/invoice.wasm"),
+        benthos: None,
     })
 }
 
 /// Every contender in its turn, round by round.
-async fn full_speed(bench: &Bench, rounds: usize, progress: &Progress) -> anyhow::Result<Vec<Throughput>> {
+async fn full_speed(bench: &Bench, kinds: &[Kind], rounds: usize, progress: &Progress) -> anyhow::Result<Vec<Runs>> {
     bench.fill().await?;
-    let mut runs = Kind::ALL.map(|_| Vec::new());
+    let mut runs: Vec<Runs> = kinds.iter().map(|kind| (*kind, Vec::new())).collect();
     for round in 0..rounds {
-        for (kind, runs) in Kind::ALL.into_iter().zip(&mut runs) {
+        for (kind, runs) in &mut runs {
             progress.step(kind.name());
-            let run = throughput::run(bench, kind, round).await;
+            let run = throughput::run(bench, *kind, round).await;
             runs.push(run.with_context(|| format!("{} in round {}", kind.name(), round + 1))?);
         }
     }
-    let [peers, ..] = &runs;
-    let lines = Kind::ALL.into_iter().zip(&runs);
-    Ok(lines.map(|(kind, runs)| Throughput::of(kind, runs, peers)).collect())
+    Ok(runs)
 }
 
 /// Every contender in its turn at each rate, round by round.
@@ -177,6 +213,11 @@ async fn paced(bench: &Bench, rates: &[u32], progress: &Progress) -> anyhow::Res
 }
 
 impl Bench {
+    async fn start(&self) -> anyhow::Result<start::Start> {
+        let folder = self.folder.path().join("start");
+        start::run(&self.built.host, &self.built.plugin, &folder, &self.clock).await
+    }
+
     /// Fills the stream that all contenders on NATS read.
     async fn fill(&self) -> anyhow::Result<()> {
         let place = Place::prepare(self, Kind::Full, "orders", usize::MAX)?;

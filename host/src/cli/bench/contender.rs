@@ -1,4 +1,4 @@
-//! What is measured: `tidegate run` in several settings, and the consumer written by hand.
+//! What is measured: `tidegate run` in several settings, the consumer written by hand, and if asked for, Benthos.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,6 +12,7 @@ use sysinfo::{Pid, Signal};
 use tokio::process::{Child, Command};
 
 use super::Bench;
+use super::benthos::Benthos;
 use super::orders::Order;
 use super::watch;
 use crate::config;
@@ -34,11 +35,13 @@ pub(super) enum Kind {
     NoFsync,
     /// Everything on, an instance for each event, from and to logs of the embedded broker.
     Embedded,
+    /// `examples/handwritten/benthos`: the engine of Redpanda Connect, with a record in memory and no order.
+    Benthos,
 }
 
 impl Kind {
-    /// All of them, the peer first.
-    pub(super) const ALL: [Self; 5] = [
+    /// Those that always have their turn, the peer first.
+    pub(super) const USUAL: [Self; 5] = [
         Self::Handwritten,
         Self::Full,
         Self::Reused,
@@ -51,7 +54,7 @@ impl Kind {
     /// What is to be checked of the order of what it writes.
     pub(super) fn order(self) -> Order {
         match self {
-            Self::Handwritten => Order::Any,
+            Self::Handwritten | Self::Benthos => Order::Any,
             _ => Order::Kept,
         }
     }
@@ -64,6 +67,7 @@ impl Kind {
             Self::Reused => "reused",
             Self::NoFsync => "no-fsync",
             Self::Embedded => "embedded",
+            Self::Benthos => "benthos",
         }
     }
 }
@@ -76,6 +80,8 @@ pub(super) struct Built {
     pub(super) peer: PathBuf,
     /// The same as a plugin.
     pub(super) plugin: PathBuf,
+    /// Only if it was asked for.
+    pub(super) benthos: Option<Benthos>,
 }
 
 /// One contender's place in one run: what it reads and writes, where it keeps its files.
@@ -175,11 +181,18 @@ impl Contender {
     /// # Errors
     /// It can't be run.
     pub(super) fn start(place: &Place, server: &str, built: &Built) -> anyhow::Result<Self> {
-        if place.kind != Kind::Handwritten {
-            return Self::host(place.kind, &place.config, built);
-        }
-        let mut command = Command::new(&built.peer);
-        command.args([server, &place.orders, &place.invoices, &place.invoices]);
+        let command = match place.kind {
+            Kind::Handwritten => {
+                let mut command = Command::new(&built.peer);
+                command.args([server, &place.orders, &place.invoices, &place.invoices]);
+                command
+            }
+            Kind::Benthos => {
+                let benthos = built.benthos.as_ref().context("benthos was not built")?;
+                benthos.command(place, server)
+            }
+            _ => return Self::host(place.kind, &place.config, &built.host),
+        };
         Self::spawn(place.kind, command)
     }
 
@@ -187,8 +200,8 @@ impl Contender {
     ///
     /// # Errors
     /// It can't be run.
-    pub(super) fn host(kind: Kind, config: &Path, built: &Built) -> anyhow::Result<Self> {
-        let mut command = Command::new(&built.host);
+    pub(super) fn host(kind: Kind, config: &Path, host: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(host);
         command
             .args(["run", "--config"])
             .arg(config)

@@ -6,21 +6,27 @@ use serde::Serialize;
 
 use super::contender::Kind;
 use super::latency::Latency;
+use super::start::Start;
 use super::throughput::Run;
+use super::watch;
 
 /// All of it. `ratio` is the one figure to watch.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     /// Events per second of the full pipeline to those of the peer: the median of the rounds.
     pub(super) ratio: f64,
+    /// Events per second of the full pipeline to those of Benthos, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) to_benthos: Option<Spread>,
     pub(super) version: &'static str,
     pub(super) cores: usize,
     pub(super) events: u32,
     pub(super) rounds: usize,
     /// One write of 4 KiB through to the disk: the median, in milliseconds.
     pub(super) fsync_ms: f64,
-    /// From the start of a host with ten consumers until it is ready, their plugin compiled already, in milliseconds.
-    pub(super) start_ms: Spread,
+    /// A host with ten consumers, their plugin compiled already.
+    #[serde(flatten)]
+    pub(super) start: Start,
     pub(super) throughput: Vec<Throughput>,
     pub(super) latency: Vec<Paced>,
 }
@@ -70,14 +76,28 @@ impl Spread {
     }
 }
 
+/// A contender's runs, round by round.
+pub(super) type Runs = (Kind, Vec<Run>);
+
+/// Events per second of one contender to those of another in the same round, if both were measured.
+pub(super) fn ratio(runs: &[Runs], of: Kind, to: Kind) -> Option<Spread> {
+    let runs = |kind| runs.iter().find(|(found, _)| *found == kind).map(|(_, runs)| runs);
+    let rounds = runs(of)?.iter().zip(runs(to)?);
+    Some(Spread::of(rounds.map(|(of, to)| of.per_second / to.per_second)))
+}
+
 impl Throughput {
+    /// A line for each contender, the peer being the first.
+    pub(super) fn all(runs: &[Runs]) -> Vec<Self> {
+        let peers = runs.first().map_or(&[][..], |(_, peers)| peers);
+        runs.iter().map(|(kind, runs)| Self::of(*kind, runs, peers)).collect()
+    }
+
     /// Of a contender's runs and the peer's in the same rounds.
-    pub(super) fn of(contender: Kind, runs: &[Run], peers: &[Run]) -> Self {
+    fn of(contender: Kind, runs: &[Run], peers: &[Run]) -> Self {
         let total = |run: &Run| run.cpu_us + run.server_cpu_us;
         let beside =
             |ratio: &dyn Fn(&Run, &Run) -> f64| Spread::of(runs.iter().zip(peers).map(|(run, peer)| ratio(run, peer)));
-        #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
-        let mib = |run: &Run| run.memory as f64 / f64::from(1 << 20);
         Self {
             contender,
             per_second: Spread::of(runs.iter().map(|run| run.per_second)),
@@ -85,7 +105,7 @@ impl Throughput {
             cpu_us: Spread::of(runs.iter().map(|run| run.cpu_us)),
             server_cpu_us: Spread::of(runs.iter().map(|run| run.server_cpu_us)),
             cpu_ratio: beside(&|run, peer| total(peer) / total(run)),
-            memory_mib: Spread::of(runs.iter().map(mib)),
+            memory_mib: Spread::of(runs.iter().map(|run| watch::mib(run.memory))),
         }
     }
 }
@@ -131,12 +151,22 @@ impl fmt::Display for Report {
         for line in &self.latency {
             writeln!(f, "{line}")?;
         }
-        let Spread { median, min, max } = self.start_ms;
-        writeln!(
+        writeln!(f, "\n{}", self.start)?;
+        write!(f, "full pipeline to handwritten: {:.2}", self.ratio)?;
+        if let Some(Spread { median, min, max }) = self.to_benthos {
+            write!(f, "\nfull pipeline to benthos: {median:.2} ({min:.2} - {max:.2})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Spread { median, min, max }, mib) = (self.start_ms, self.start_mib.median);
+        write!(
             f,
-            "\nready {median:.0} ms ({min:.0} - {max:.0}) after its start, with ten consumers and their plugin compiled"
-        )?;
-        write!(f, "full pipeline to handwritten: {:.2}", self.ratio)
+            "ready {median:.0} ms ({min:.0} - {max:.0}) after its start, with ten consumers and their plugin compiled; {mib:.0} MiB"
+        )
     }
 }
 
@@ -197,5 +227,16 @@ mod tests {
         let throughput = Throughput::of(Kind::Full, &runs, &peers);
         assert_eq!((throughput.ratio.min, throughput.ratio.max), (1.0, 2.0));
         assert_eq!((throughput.cpu_ratio.min, throughput.cpu_ratio.max), (1.0, 2.0));
+    }
+
+    #[test]
+    fn two_contenders_are_compared_by_round_if_both_were_measured() {
+        let runs = [
+            (Kind::Full, vec![run(20.0, 10.0), run(30.0, 10.0)]),
+            (Kind::Benthos, vec![run(10.0, 10.0), run(10.0, 10.0)]),
+        ];
+        let compared = ratio(&runs, Kind::Full, Kind::Benthos).unwrap();
+        assert_eq!((compared.min, compared.median, compared.max), (2.0, 2.5, 3.0));
+        assert!(ratio(&runs[..1], Kind::Full, Kind::Benthos).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! How long a host takes from its start until it is ready, with ten consumers whose plugin is compiled already.
+//! How long a host takes from its start until it is ready, with ten consumers whose plugin is compiled already, and what memory it then has.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::Serialize;
 
-use super::Bench;
 use super::contender::{Contender, Kind, free_address};
 use super::report::Spread;
+use super::watch;
 use crate::cli::client;
+use crate::clock::Clock;
 
 const CONSUMERS: usize = 10;
 const TIMES: usize = 7;
@@ -19,28 +21,41 @@ const LOOK: Duration = Duration::from_millis(1);
 /// A host that is not ready by then never will be.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// In milliseconds, over several starts; the first, which may have to compile, is not counted.
+/// What several starts showed; the first, which may have to compile, is not counted.
+#[derive(Debug, Serialize)]
+pub(super) struct Start {
+    /// From the start of the process until it is ready, in milliseconds.
+    pub(super) start_ms: Spread,
+    /// Resident memory when it is ready.
+    pub(super) start_mib: Spread,
+}
+
+/// Starts a host again and again, whose ten consumers have this plugin.
 ///
 /// # Errors
 /// The host can't be run, or does not become ready.
-pub(super) async fn run(bench: &Bench) -> anyhow::Result<Spread> {
-    let folder = bench.folder.path().join("start");
-    std::fs::create_dir_all(&folder)?;
+pub(super) async fn run(host: &Path, plugin: &Path, folder: &Path, clock: &Clock) -> anyhow::Result<Start> {
+    std::fs::create_dir_all(folder)?;
     let admin = free_address()?;
     let config = folder.join("tidegate.toml");
-    std::fs::write(&config, text(&bench.built.plugin, &folder, admin)?)?;
-    once(bench, &config, admin).await?;
-    let mut took = Vec::with_capacity(TIMES);
+    std::fs::write(&config, text(plugin, folder, admin)?)?;
+    once(host, &config, admin, clock).await?;
+    let (mut took, mut memory) = (Vec::with_capacity(TIMES), Vec::with_capacity(TIMES));
     for _ in 0..TIMES {
-        took.push(once(bench, &config, admin).await?);
+        let (ms, mib) = once(host, &config, admin, clock).await?;
+        took.push(ms);
+        memory.push(mib);
     }
-    Ok(Spread::of(took))
+    Ok(Start {
+        start_ms: Spread::of(took),
+        start_mib: Spread::of(memory),
+    })
 }
 
-async fn once(bench: &Bench, config: &Path, admin: SocketAddr) -> anyhow::Result<f64> {
+async fn once(host: &Path, config: &Path, admin: SocketAddr, clock: &Clock) -> anyhow::Result<(f64, f64)> {
     let (http, url) = (client::http()?, format!("http://{admin}/readyz"));
-    let start = bench.clock.now();
-    let host = Contender::host(Kind::Embedded, config, &bench.built)?;
+    let start = clock.now();
+    let mut host = Contender::host(Kind::Embedded, config, host)?;
     let ready = async {
         while !http
             .get(&url)
@@ -48,14 +63,17 @@ async fn once(bench: &Bench, config: &Path, admin: SocketAddr) -> anyhow::Result
             .await
             .is_ok_and(|answer| answer.status().is_success())
         {
+            host.expect_running()?;
             tokio::time::sleep(LOOK).await;
         }
+        anyhow::Ok(())
     };
     let ready = tokio::time::timeout(PATIENCE, ready).await;
-    ready.context("the host does not become ready")?;
-    let took = bench.clock.now() - start;
+    ready.context("the host does not become ready")??;
+    let took = clock.now() - start;
+    let [used] = watch::usage([host.pid])?;
     host.stop().await?;
-    Ok(took.as_secs_f64() * 1_000.0)
+    Ok((took.as_secs_f64() * 1_000.0, watch::mib(used.memory)))
 }
 
 fn text(plugin: &Path, folder: &Path, admin: SocketAddr) -> Result<String, std::fmt::Error> {

@@ -43,3 +43,8 @@ pub(super) fn usage<const N: usize>(pids: [Pid; N]) -> anyhow::Result<[Usage; N]
     }
     Ok(usage)
 }
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
+pub(super) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
