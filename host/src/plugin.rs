@@ -1,6 +1,7 @@
 //! What the pipeline needs of a plugin: run one attempt, say what came of it. Only files below this one know wasmtime.
 
 mod bindings;
+mod component;
 mod engine;
 mod failure;
 mod grants;

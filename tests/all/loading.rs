@@ -96,6 +96,23 @@ async fn an_import_that_is_not_granted_is_refused_with_the_grant_to_add() {
 }
 
 #[tokio::test]
+async fn what_one_consumer_has_is_checked_for_another_and_loaded_anew_when_it_has_changed() {
+    let path = written("shared.wasm", &std::fs::read(build("hostile")).unwrap());
+    let had = try_load(consumer(path.clone())).await.unwrap();
+    let mut without = consumer(path.clone());
+    without.grants.state = false;
+    check(without, "plugin-import-not-granted", &["grants.state"]).await;
+    let mut pinned = consumer(path.clone());
+    pinned.digest = Some("sha256:0000".to_owned());
+    check(pinned, "plugin-digest-mismatch", &["sha256:0000"]).await;
+    let changed = std::fs::read(build("plain")).unwrap();
+    std::fs::write(&path, &changed).unwrap();
+    let has = try_load(consumer(path)).await.unwrap();
+    assert_eq!(*has.revision(), *inspect(&changed).unwrap().digest);
+    assert_ne!(has.revision(), had.revision());
+}
+
+#[tokio::test]
 async fn an_import_that_no_grant_gives_is_refused() {
     let words = [
         "wasi:http/outgoing-handler@0.2.4",

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
+use super::component::Components;
 use super::pool::Idle;
 use crate::plan::Plan;
 
@@ -74,6 +75,7 @@ struct Inner {
     wasm: wasmtime::Engine,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Weak<Idle>>>,
+    components: Components,
     long_running: Arc<AtomicU32>,
     // Dropped last: until then, a guest that runs is being looked at.
     _ticker: Ticker,
@@ -94,12 +96,18 @@ impl Engine {
             wasm,
             permits: Arc::new(Semaphore::new(settings.instances_max.get() as usize)),
             idle: Mutex::default(),
+            components: Components::default(),
             long_running,
         })))
     }
 
     pub(super) fn wasm(&self) -> &wasmtime::Engine {
         &self.0.wasm
+    }
+
+    /// What plugins share.
+    pub(super) fn components(&self) -> &Components {
+        &self.0.components
     }
 
     /// The right to have one more instance alive. Waits for one if there is none, after taking those that only wait to be used again.

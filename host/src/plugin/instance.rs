@@ -12,6 +12,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, Was
 use super::bindings::config::wasi::config::store as config;
 use super::bindings::consumer::tidegate::plugin::{context, types};
 use super::bindings::consumer::{Consumer, ConsumerPre};
+use super::component::Component;
 use super::engine::{CORE_INSTANCES_MAX, Engine, LongRunning, MEMORIES_MAX, TABLES_MAX};
 use super::failure::{self, Refusal, Stop};
 use super::logging::{Log, Output as StdStream, Stream};
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) encode: Encode,
     pub(super) started: Instant,
+    /// Kept, so that another consumer can have it too.
+    pub(super) _component: Arc<Component>,
 }
 
 /// What the host functions of one instance see.

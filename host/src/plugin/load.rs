@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component as Code, HasSelf, Linker};
 
 use super::bindings::{config, consumer, keyvalue, keyvalue_draft};
+use super::component::{Component, Stamp};
 use super::grants::{self, InspectError, Inspection, Refusal};
 use super::instance::{Guest, Shared};
 use super::pool::Plugin;
@@ -171,25 +172,19 @@ pub async fn load(
     encode: Encode,
 ) -> Result<Plugin, LoadError> {
     let path = consumer.plugin.clone();
-    let bytes = read(&path).await?;
-    let inspection = grants::inspect(&bytes).map_err(|source| LoadError::NotComponent {
-        path: path.clone(),
-        source,
-    })?;
-    check(&inspection, consumer)?;
-    let wasm = engine.wasm().clone();
-    let component = compile(&path, move || Component::from_binary(&wasm, &bytes)).await?;
+    let component = open(engine, consumer).await?;
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch {
         path: path.clone(),
         reason: format!("{error:#}"),
     };
     let pre = link(engine, &consumer.grants)
-        .and_then(|linker| linker.instantiate_pre(&component))
+        .and_then(|linker| linker.instantiate_pre(&component.code))
         .and_then(consumer::ConsumerPre::new)
         .map_err(mismatch)?;
     let shared = Arc::new(Shared {
         consumer: Arc::clone(consumer),
-        revision: inspection.digest.into(),
+        revision: component.inspection.digest.as_str().into(),
+        _component: component,
         engine: engine.clone(),
         started: clock.now(),
         clock: clock.clone(),
@@ -200,17 +195,33 @@ pub async fn load(
     plugin.map_err(|outcome| trial_failed(path, outcome))
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+/// The component of a consumer, if it may have it: the one that another consumer has of the same file, or read and compiled.
+async fn open(engine: &Engine, consumer: &plan::Consumer) -> Result<Arc<Component>, LoadError> {
+    let path = &consumer.plugin;
     let unreadable = |source| LoadError::Unreadable {
-        path: path.to_owned(),
+        path: path.clone(),
         source,
     };
-    let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
-    if size > FILE_BYTES_MAX {
-        let path = path.to_owned();
-        return Err(LoadError::TooLarge { path, size });
+    let stamp = Stamp::of(&tokio::fs::metadata(path).await.map_err(unreadable)?);
+    if let Some(known) = engine.components().get(path, stamp) {
+        check(&known.inspection, consumer)?;
+        return Ok(known);
     }
-    tokio::fs::read(path).await.map_err(unreadable)
+    if stamp.size > FILE_BYTES_MAX {
+        return Err(LoadError::TooLarge {
+            path: path.clone(),
+            size: stamp.size,
+        });
+    }
+    let bytes = tokio::fs::read(path).await.map_err(unreadable)?;
+    let inspection = grants::inspect(&bytes).map_err(|source| LoadError::NotComponent {
+        path: path.clone(),
+        source,
+    })?;
+    check(&inspection, consumer)?;
+    let wasm = engine.wasm().clone();
+    let code = compile(path, move || Code::from_binary(&wasm, &bytes)).await?;
+    Ok(engine.components().add(path, stamp, inspection, code))
 }
 
 fn check(inspection: &Inspection, consumer: &plan::Consumer) -> Result<(), LoadError> {
@@ -240,8 +251,8 @@ fn check(inspection: &Inspection, consumer: &plan::Consumer) -> Result<(), LoadE
 /// Compiles on a thread of its own: it takes from milliseconds to seconds.
 async fn compile(
     path: &Path,
-    compile: impl FnOnce() -> wasmtime::Result<Component> + Send + 'static,
-) -> Result<Component, LoadError> {
+    compile: impl FnOnce() -> wasmtime::Result<Code> + Send + 'static,
+) -> Result<Code, LoadError> {
     let invalid = |reason| LoadError::Invalid {
         path: path.to_owned(),
         reason,
