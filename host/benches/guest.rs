@@ -15,7 +15,7 @@ mod bench;
 mod meter;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bench::{Bench, attempt, event, runtime};
@@ -98,11 +98,23 @@ fn start() {
     }
 }
 
-/// Plugins that wait 20 ms, 256 at once: the ideal is 12,800 events/s.
+/// Plugins that wait 20 ms, 256 at once: the ideal is 12,800 events/s. And tasks that wait with the runtime's timer and do nothing else.
 fn waiting() {
     const AT_ONCE: u32 = 256;
     const EACH: u32 = 100;
     let work = bench::guest("work");
+    let (runtime, begun) = (bench::runtime(2), Instant::now());
+    let sleep = || async {
+        for _ in 0..EACH {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let sleeping: Vec<_> = (0..AT_ONCE).map(|_| runtime.spawn(sleep())).collect();
+    for task in sleeping {
+        runtime.block_on(task).expect("it does not panic");
+    }
+    let rate = f64::from(AT_ONCE * EACH) / begun.elapsed().as_secs_f64();
+    println!("waits 20 ms, 256 at once, no guest     {rate:10.0} events/s");
     for instances in ["fresh", "reuse"] {
         let bench = Bench::new(2, instances, &work);
         bench.run(&event("wait", "20"), AT_ONCE, 2);
@@ -114,23 +126,30 @@ fn waiting() {
     }
 }
 
-/// How long a small event takes, asked for every millisecond, while nothing else runs and while guests that compute 5 ms each keep both
-/// workers busy.
+/// How long a small event of one consumer takes, asked for every millisecond, while nothing else runs and while guests of another
+/// that compute 5 ms each keep both workers busy.
 fn computing() {
-    let bench = Bench::new(2, "fresh", &bench::guest("work"));
-    for beside in [0, 1, 2, 4] {
+    let work = bench::guest("work");
+    let bench = Bench::new(2, "fresh", &work);
+    let other = Arc::new(bench.another(&work));
+    for beside in [0, 1, 2, 4, 16, 64] {
         let stop = Arc::new(AtomicBool::new(false));
+        let (done, begun) = (Arc::new(AtomicU32::new(0)), Instant::now());
         let computing: Vec<_> = (0..beside)
             .map(|_| {
-                let (plugin, stop) = (Arc::clone(&bench.plugin), Arc::clone(&stop));
+                let (plugin, stop, done) = (Arc::clone(&other), Arc::clone(&stop), Arc::clone(&done));
                 bench.runtime.spawn(async move {
                     while !stop.load(Ordering::Relaxed) {
                         attempt(&plugin, &event("compute", "5")).await;
+                        done.fetch_add(1, Ordering::Relaxed);
+                        // As the pipeline does: each attempt is a task of its own.
+                        tokio::task::yield_now().await;
                     }
                 })
             })
             .collect();
         let mut took = bench.runtime.block_on(paced(&bench, 2_000));
+        let rate = f64::from(done.load(Ordering::Relaxed)) / begun.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         for task in computing {
             bench.runtime.block_on(task).expect("it does not panic");
@@ -138,7 +157,7 @@ fn computing() {
         took.sort();
         let at = |share: usize| took.get(took.len() * share / 1000).copied().unwrap_or_default();
         println!(
-            "beside {beside} that compute 5 ms               p50 {:9.1?}  p99 {:9.1?}  p99.9 {:9.1?}",
+            "beside {beside:2} that compute 5 ms, {rate:4.0}/s      p50 {:9.1?}  p99 {:9.1?}  p99.9 {:9.1?}",
             at(500),
             at(990),
             at(999)

@@ -23,6 +23,7 @@ use super::meter::{Cost, Sample};
 pub(crate) struct Bench {
     pub(crate) runtime: Runtime,
     pub(crate) plugin: Arc<Plugin>,
+    engine: Engine,
     threads: u32,
 }
 
@@ -30,12 +31,19 @@ impl Bench {
     pub(crate) fn new(threads: u32, instances: &str, plugin: &Path) -> Self {
         let runtime = runtime(threads);
         let plan = plan(instances, plugin, None);
-        let plugin = runtime.block_on(load(&engine(&plan), &plan));
+        let engine = engine(&plan);
+        let plugin = runtime.block_on(load(&engine, &plan));
         Self {
             runtime,
             plugin: Arc::new(plugin),
+            engine,
             threads,
         }
+    }
+
+    /// The plugin of another consumer, on the same engine.
+    pub(crate) fn another(&self, plugin: &Path) -> Plugin {
+        self.runtime.block_on(load(&self.engine, &plan("fresh", plugin, None)))
     }
 
     /// Runs so many events, one after the other on each thread, and gives the cost of one.
