@@ -5,6 +5,7 @@
 
 mod benthos;
 mod contender;
+mod growth;
 mod latency;
 mod orders;
 mod report;
@@ -13,6 +14,7 @@ mod start;
 mod throughput;
 mod watch;
 
+use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,9 +22,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use self::benthos::Benthos;
-use self::contender::{Built, Kind, Place};
+use self::contender::{Built, Kind, Place, Setup};
+use self::orders::Orders;
 use self::report::{Paced, Report, Runs, Spread, Throughput, ratio};
 use self::server::Server;
 use super::{Global, complain, example, say};
@@ -30,6 +34,10 @@ use crate::broker::nats;
 use crate::clock::Clock;
 use crate::plan::{Name, Plan, Stream};
 
+/// Orders of a round, rounds and seconds at a rate, where nothing else is asked for.
+const EVENTS: u32 = 100_000;
+const ROUNDS: u8 = 5;
+const SECONDS: u16 = 8;
 /// Rounds at each rate.
 const PACED_ROUNDS: usize = 3;
 /// Writes through to the disk, for the median.
@@ -38,23 +46,25 @@ const FSYNCS: usize = 200;
 /// Arguments of `tidegate bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How many orders each contender works off in a round.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
-    pub events: u32,
-    /// How many times each contender has its turn.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub rounds: u8,
+    /// How many orders each contender works off in a round. Default: 100000; with --grow 50000, or fewer where they are dear.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
+    pub events: Option<u32>,
+    /// How many times each contender has its turn. Default: 5, with --grow 3.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub rounds: Option<u8>,
     /// Rates in orders per second at which latency is measured, three times each; "none" leaves it out.
     #[arg(long, value_delimiter = ',', default_value = "1000,3000,10000", value_parser = rate)]
     pub rates: Vec<Option<u32>>,
-    /// How long orders come at each rate, in seconds.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=3_600))]
-    pub seconds: u16,
+    /// How long orders come at each rate, in seconds. Default: 8, with --grow 3.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=3_600))]
+    pub seconds: Option<u16>,
+    #[command(flatten)]
+    growth: growth::Args,
     /// Also lets this contender have its turn: the engine of Redpanda Connect with a record of ids in memory, which needs Go.
-    #[arg(long, value_name = "CONTENDER")]
+    #[arg(long, value_name = "CONTENDER", conflicts_with = "grow")]
     pub with: Option<Extra>,
     /// Measures nothing but the start of a host whose ten consumers have this plugin.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "grow")]
     pub start_with: Option<PathBuf>,
     /// The folder of the repository, which has the contenders. Default: here or above, or where this binary was built.
     #[arg(long, value_name = "DIR")]
@@ -82,6 +92,8 @@ struct Bench {
     server: Server,
     clock: Clock,
     events: u32,
+    orders: Orders,
+    setup: Setup,
     /// How long orders come at a fixed rate.
     paced: Duration,
     /// For the contenders' ledgers.
@@ -112,18 +124,24 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         kinds.push(Kind::Benthos);
     }
     let folder = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
+    if !args.growth.grow.is_empty() {
+        let report = growth::run(args, &repository, &built, folder.path()).await?;
+        return print(&report, global);
+    }
+    let (events, rounds) = (args.events.unwrap_or(EVENTS), args.rounds.unwrap_or(ROUNDS));
     let bench = Bench {
         built,
         server: Server::start(&repository, folder.path().join("nats")).await?,
         clock: Clock::system(),
-        events: args.events,
-        paced: Duration::from_secs(args.seconds.into()),
+        events,
+        orders: Orders::default(),
+        setup: Setup::default(),
+        paced: Duration::from_secs(args.seconds.unwrap_or(SECONDS).into()),
         folder,
     };
     let rates: Vec<u32> = args.rates.iter().copied().flatten().collect();
-    let progress =
-        Progress::new(kinds.len() * usize::from(args.rounds) + Kind::PACED.len() * rates.len() * PACED_ROUNDS);
-    let runs = full_speed(&bench, &kinds, args.rounds.into(), &progress).await?;
+    let progress = Progress::new(kinds.len() * usize::from(rounds) + Kind::PACED.len() * rates.len() * PACED_ROUNDS);
+    let runs = full_speed(&bench, &kinds, rounds.into(), &progress).await?;
     let latency = paced(&bench, &rates, &progress).await?;
     let report = Report {
         ratio: ratio(&runs, Kind::Full, Kind::Handwritten)
@@ -132,16 +150,20 @@ pub async fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         to_benthos: ratio(&runs, Kind::Full, Kind::Benthos),
         version: env!("CARGO_PKG_VERSION"),
         cores: std::thread::available_parallelism()?.get(),
-        events: args.events,
-        rounds: args.rounds.into(),
-        fsync_ms: fsync(&bench)?,
+        events,
+        rounds: rounds.into(),
+        fsync_ms: fsync(bench.folder.path(), &bench.clock)?,
         start: bench.start().await?,
         throughput: Throughput::all(&runs),
         latency,
     };
     progress.end();
+    print(&report, global)
+}
+
+fn print<R: Serialize + Display>(report: &R, global: &Global) -> anyhow::Result<()> {
     say(&if global.json {
-        serde_json::to_string(&report)?
+        serde_json::to_string(report)?
     } else {
         report.to_string()
     });
@@ -224,7 +246,7 @@ impl Bench {
         let stream = stream(&place.plan()?, "orders")?;
         let broker = nats::connect(&stream.broker, self.clock.clone()).await?;
         let publisher = broker.publisher(stream.clone()).await?;
-        orders::fill(publisher.as_ref(), &stream, self.events).await
+        self.orders.fill(publisher.as_ref(), &stream, self.events).await
     }
 }
 
@@ -234,14 +256,14 @@ fn stream(plan: &Plan, name: &str) -> anyhow::Result<Arc<Stream>> {
 }
 
 /// How long one write through to the disk takes where the ledgers are: the median, in milliseconds.
-fn fsync(bench: &Bench) -> anyhow::Result<f64> {
-    let mut file = std::fs::File::create(bench.folder.path().join("fsync"))?;
+fn fsync(folder: &Path, clock: &Clock) -> anyhow::Result<f64> {
+    let mut file = std::fs::File::create(folder.join("fsync"))?;
     let mut took = Vec::with_capacity(FSYNCS);
     for _ in 0..FSYNCS {
-        let start = bench.clock.now();
+        let start = clock.now();
         file.write_all(&[0; 4_096])?;
         file.sync_data()?;
-        took.push((bench.clock.now() - start).as_secs_f64() * 1_000.0);
+        took.push((clock.now() - start).as_secs_f64() * 1_000.0);
     }
     Ok(Spread::of(took).median)
 }

@@ -73,6 +73,7 @@ impl Kind {
 }
 
 /// What is built before anything is measured.
+#[derive(Clone)]
 pub(super) struct Built {
     /// The host.
     pub(super) host: PathBuf,
@@ -84,13 +85,32 @@ pub(super) struct Built {
     pub(super) benthos: Option<Benthos>,
 }
 
+/// How a host is set up, beyond what its kind says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    /// Consumers, each of which reads all orders and writes a stream of its own. At least 1.
+    pub(super) consumers: u32,
+    /// The `concurrency` of each; none: the host's default.
+    pub(super) concurrency: Option<u32>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            consumers: 1,
+            concurrency: None,
+        }
+    }
+}
+
 /// One contender's place in one run: what it reads and writes, where it keeps its files.
 pub(super) struct Place {
     pub(super) kind: Kind,
     /// The stream it reads; the same on the server.
     pub(super) orders: String,
-    /// The stream it writes, its own.
+    /// The stream it writes, its own; of several consumers, the first one's.
     pub(super) invoices: String,
+    setup: Setup,
     /// The address of its admin API.
     pub(super) admin: std::net::SocketAddr,
     folder: PathBuf,
@@ -110,12 +130,19 @@ impl Place {
             kind,
             orders: orders.to_owned(),
             invoices,
+            setup: bench.setup,
             admin: free_address()?,
             config: folder.join("tidegate.toml"),
             folder,
         };
         std::fs::write(&place.config, place.text(&bench.server.url, &bench.built.plugin)?)?;
         Ok(place)
+    }
+
+    /// The streams it writes, one for each consumer, which has the same name.
+    pub(super) fn written(&self) -> Vec<String> {
+        let others = (1..self.setup.consumers).map(|number| format!("{}-{number}", self.invoices));
+        std::iter::once(self.invoices.clone()).chain(others).collect()
     }
 
     /// The proven config.
@@ -145,23 +172,29 @@ impl Place {
             writeln!(text, "fsync = false")?;
         }
         writeln!(text, "[broker.main]\nurl = \"{url}\"")?;
-        for name in [&self.orders, &self.invoices] {
+        let written = self.written();
+        for name in std::iter::once(&self.orders).chain(&written) {
             writeln!(text, "[stream.{name}]\nbroker = \"main\"")?;
             if !is_embedded {
                 writeln!(text, "subjects = [\"{name}\"]\nsubject = \"{name}\"\ncreate = true")?;
             }
         }
         let instances = if self.kind == Kind::Reused { "reuse" } else { "fresh" };
-        writeln!(
-            text,
-            "[consumer.{}]\nreads = \"{}\"\nwrites = \"{0}\"",
-            self.invoices, self.orders
-        )?;
-        writeln!(
-            text,
-            "plugin = \"{}\"\nkey = \"partitionkey\"\ninstances = \"{instances}\"",
-            plugin.display()
-        )?;
+        for name in &written {
+            writeln!(
+                text,
+                "[consumer.{name}]\nreads = \"{}\"\nwrites = \"{name}\"",
+                self.orders
+            )?;
+            writeln!(
+                text,
+                "plugin = \"{}\"\nkey = \"partitionkey\"\ninstances = \"{instances}\"",
+                plugin.display()
+            )?;
+            if let Some(concurrency) = self.setup.concurrency {
+                writeln!(text, "concurrency = {concurrency}")?;
+            }
+        }
         writeln!(text, "[admin]\nlisten = \"{}\"", self.admin)?;
         Ok(text)
     }
@@ -255,4 +288,40 @@ impl Contender {
 /// There is none.
 pub(super) fn free_address() -> std::io::Result<std::net::SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Name;
+
+    #[test]
+    fn each_consumer_reads_all_orders_and_writes_a_stream_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugin = folder.path().join("invoice.wasm");
+        std::fs::write(&plugin, []).unwrap();
+        let place = Place {
+            kind: Kind::Full,
+            orders: "orders".to_owned(),
+            invoices: "invoices".to_owned(),
+            setup: Setup {
+                consumers: 3,
+                concurrency: Some(7),
+            },
+            admin: free_address().unwrap(),
+            folder: folder.path().to_owned(),
+            config: folder.path().join("tidegate.toml"),
+        };
+        std::fs::write(&place.config, place.text("nats://127.0.0.1:4222", &plugin).unwrap()).unwrap();
+        let plan = place.plan().unwrap();
+        let written = place.written();
+        assert_eq!(written, ["invoices", "invoices-1", "invoices-2"]);
+        assert_eq!(plan.consumers.len(), 3);
+        for name in written {
+            let consumer = &plan.consumers[&Name::new(&name).unwrap()];
+            assert_eq!(consumer.reads.name.as_str(), "orders");
+            assert_eq!(consumer.writes[0].stream.name.as_str(), name);
+            assert_eq!(consumer.concurrency.get(), 7);
+        }
+    }
 }

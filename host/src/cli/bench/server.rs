@@ -76,11 +76,11 @@ impl Server {
         })
     }
 
-    /// How many messages a stream holds; none if there is no such stream yet.
+    /// How many messages some streams hold together; none where there is no such stream yet.
     ///
     /// # Errors
     /// The server does not answer.
-    pub(super) async fn messages(&self, stream: &str) -> anyhow::Result<u64> {
+    pub(super) async fn messages(&self, streams: &[String]) -> anyhow::Result<u64> {
         let url = format!("{}/jsz?accounts=true&streams=true", self.monitor);
         let answer: Jetstream = self
             .http
@@ -91,9 +91,9 @@ impl Server {
             .error_for_status()?
             .json()
             .await?;
-        let mut streams = answer.account_details.iter().flat_map(|account| &account.stream_detail);
-        let found = streams.find(|found| found.name == stream);
-        Ok(found.map_or(0, |found| found.state.messages))
+        let found = answer.account_details.iter().flat_map(|account| &account.stream_detail);
+        let asked = found.filter(|found| streams.contains(&found.name));
+        Ok(asked.map(|found| found.state.messages).sum())
     }
 }
 

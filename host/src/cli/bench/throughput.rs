@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::contender::{Contender, Kind, Place};
-use super::{Bench, orders, stream, watch};
+use super::{Bench, stream, watch};
 use crate::broker::{self, Broker, nats};
 use crate::cli::client::Client;
 use crate::clock::Clock;
@@ -18,8 +18,8 @@ use crate::store::{Settings, Store};
 const LOOK: Duration = Duration::from_millis(50);
 /// One that makes no progress for so long is stuck.
 const STUCK: Duration = Duration::from_secs(30);
-/// The part of the orders after which measuring begins: the start of a process is measured elsewhere.
-const WARM: f64 = 0.1;
+/// Measuring begins after the first of so many parts of the orders: the start of a process is measured elsewhere.
+const WARM: u64 = 10;
 
 /// What one run showed.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ pub(super) async fn run(bench: &Bench, kind: Kind, number: usize) -> anyhow::Res
     if kind == Kind::Embedded {
         let orders = stream(&plan, &place.orders)?;
         let publisher = before.broker.publisher(orders.clone()).await?;
-        orders::fill(publisher.as_ref(), &orders, bench.events).await?;
+        bench.orders.fill(publisher.as_ref(), &orders, bench.events).await?;
     }
     // Creates the stream: the peer expects that there is one.
     let invoices = stream(&plan, &place.invoices)?;
@@ -71,20 +71,27 @@ pub(super) async fn run(bench: &Bench, kind: Kind, number: usize) -> anyhow::Res
         "{} orders became {written} invoices",
         bench.events
     );
-    orders::check(after.broker.as_ref(), &invoices, bench.events, kind.order()).await?;
+    let checked = bench
+        .orders
+        .check(after.broker.as_ref(), &invoices, bench.events, kind.order());
+    checked.await?;
     after.close().await?;
     place.remove();
     Ok(run)
 }
 
-async fn watch_it(bench: &Bench, place: &Place, plan: &Plan, contender: &mut Contender) -> anyhow::Result<Run> {
-    let all = u64::from(bench.events);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a part of a count"
-    )]
-    let warm = (f64::from(bench.events) * WARM) as u64;
+/// Looks at a contender until it has worked off all orders.
+///
+/// # Errors
+/// It is stuck, has ended, or is too quick to be measured.
+pub(super) async fn watch_it(
+    bench: &Bench,
+    place: &Place,
+    plan: &Plan,
+    contender: &mut Contender,
+) -> anyhow::Result<Run> {
+    let all = u64::from(bench.events) * u64::from(bench.setup.consumers);
+    let warm = all / WARM;
     let (mut first, mut last, mut memory) = (None, None, 0);
     let mut moved = (0, bench.clock.now());
     let mut pause = tokio::time::interval(LOOK);
@@ -156,7 +163,7 @@ async fn done(bench: &Bench, place: &Place, plan: &Plan) -> anyhow::Result<u64> 
         committed: u64,
     }
     if place.kind != Kind::Embedded {
-        return bench.server.messages(&place.invoices).await;
+        return bench.server.messages(&place.written()).await;
     }
     let Some(client) = Client::find(&plan.admin).await? else {
         return Ok(0);
@@ -199,7 +206,7 @@ impl Broking {
     /// How many messages a stream holds.
     async fn written(&self, bench: &Bench, stream: &Name) -> anyhow::Result<u64> {
         let Some(store) = &self.store else {
-            return bench.server.messages(stream.as_str()).await;
+            return bench.server.messages(&[stream.as_str().to_owned()]).await;
         };
         let logs = store.logs()?;
         let found = logs.iter().find(|log| log.stream == *stream);
