@@ -9,6 +9,8 @@ use crate::cli::bench::orders::Orders;
 
 /// Invoices per second at which latency is measured.
 const RATE: u32 = 1_000;
+/// The same where there may be only one key, of which one event is under way at a time.
+const RATE_OF_KEYS: u32 = 500;
 
 const KEYS: [u32; 3] = [1, 1_000, 1_000_000];
 const CONSUMERS: [u32; 3] = [1, 8, 64];
@@ -110,15 +112,13 @@ impl Size {
     }
 
     fn of_keys(keys: u32, events: u32) -> Self {
-        let plain = Self::plain(
-            keys,
-            match keys {
-                // One at a time.
-                1 => events / 5,
-                keys => events.max(keys),
-            },
-        );
+        let events = match keys {
+            1 => events / 5,
+            keys => events.max(keys),
+        };
+        let plain = Self::plain(keys, events);
         Self {
+            rate: RATE_OF_KEYS,
             orders: Orders {
                 customers: NonZeroU32::new(keys).unwrap_or(NonZeroU32::MIN),
                 ..plain.orders
@@ -163,13 +163,7 @@ impl Size {
     }
 
     fn of_attempts(attempts: u32, events: u32) -> Self {
-        let plain = Self::plain(
-            attempts,
-            match attempts {
-                1 => events / 5,
-                _ => events,
-            },
-        );
+        let plain = Self::plain(attempts, events);
         Self {
             setup: Setup {
                 concurrency: Some(attempts),
