@@ -348,6 +348,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn guest(turns: &Arc<Turns>) -> LongRunning {
         turns.guests.fetch_add(1, Ordering::Relaxed);
@@ -358,7 +359,7 @@ mod tests {
     async fn there_is_a_turn_for_each_core_and_then_one_when_a_guest_ends_or_the_tick_comes() {
         let turns = Arc::new(Turns::new(2));
         let guests: Vec<_> = (0..5).map(|_| guest(&turns)).collect();
-        let late = Instant::now() + Duration::from_secs(3_600);
+        let late = Clock::system().now() + Duration::from_secs(3_600);
         let mut waiting: Vec<_> = guests.iter().map(|guest| Box::pin(guest.turn(late).shared())).collect();
         let mut have_theirs = async || {
             for _ in 0..5 {
@@ -379,7 +380,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_late_is_not_kept_waiting_for_a_turn() {
         let turns = Arc::new(Turns::new(0));
-        guest(&turns).turn(Instant::now() + Duration::from_secs(1)).await;
+        guest(&turns).turn(Clock::system().now() + Duration::from_secs(1)).await;
         assert_eq!(turns.left.available_permits(), 0);
     }
 
