@@ -24,6 +24,8 @@ use crate::event::{Event, Message};
 use crate::outcome::{Attempt, Reason};
 use crate::plan::Name;
 
+pub use crate::store::Trouble;
+
 /// Records and effects. Tasks share it; cloning the `Arc` around it is all a handle costs.
 pub trait Ledger: Send + Sync {
     /// What is known of each event, in the order asked.
@@ -72,6 +74,11 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// [`Error::Unavailable`]
     fn mark_taken<'a>(&'a self, consumer: &'a Name, upto: Position) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Why it holds up those who write to it, if it does and knows.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
 }
 
 /// Outputs that were committed and are not confirmed.

@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tracing::{debug, error, info, warn};
 
+use crate::ledger::Trouble;
 use crate::outcome::{Class, Failure, Outcome, Reason};
 use crate::pipeline::breaker::Phase;
 use crate::plan::Name;
@@ -65,6 +66,7 @@ struct Families {
     breaker: Consumers<Gauge>,
     conflicts: Consumers<Counter>,
     ledger_errors: Consumers<Counter>,
+    ledger_trouble: Gauge,
     outbox: Streams<Gauge>,
     published: Streams<Counter>,
     publish_errors: Streams<Counter>,
@@ -97,6 +99,7 @@ impl Metrics {
             breaker: Family::default(),
             conflicts: Family::default(),
             ledger_errors: Family::default(),
+            ledger_trouble: Gauge::default(),
             outbox: Family::default(),
             published: Family::default(),
             publish_errors: Family::default(),
@@ -158,6 +161,15 @@ impl Metrics {
             published: self.0.published.get_or_create_owned(&by),
             errors: self.0.publish_errors.get_or_create_owned(&by),
         }
+    }
+
+    /// Why the ledger holds up the host now, if it does. Whoever can't write says so in the log.
+    pub fn ledger_trouble(&self, trouble: Option<&Trouble>) {
+        self.0.ledger_trouble.set(match trouble {
+            None => 0,
+            Some(Trouble::Slow(_)) => 1,
+            Some(Trouble::Unwritable(_)) => 2,
+        });
     }
 
     /// All of them in the Prometheus text format.
@@ -235,6 +247,11 @@ impl Families {
             "ledger_errors",
             "Calls of the ledger that failed and were repeated",
             self.ledger_errors.clone(),
+        );
+        registry.register(
+            "ledger_trouble",
+            "Whether the ledger holds up the host: 0 it does not, 1 commits wait long for its disk, 2 it can't be written",
+            self.ledger_trouble.clone(),
         );
         registry.register("outbox", "Committed outputs not yet confirmed", self.outbox.clone());
         registry.register("published", "Outputs confirmed by their broker", self.published.clone());

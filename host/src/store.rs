@@ -15,6 +15,7 @@ mod committer;
 mod cursors;
 mod fault;
 mod folder;
+mod health;
 mod journal;
 mod keys;
 mod logs;
@@ -39,6 +40,7 @@ use crate::plan::Name;
 pub(crate) use batch::Batch;
 #[cfg(test)]
 pub(crate) use fault::Failing;
+pub use health::Trouble;
 pub(crate) use keys::{Key, KeyReader, decode, decode_first, encode, encode_onto};
 pub(crate) use logs::Entry as LogEntry;
 pub use logs::{Cursor, Log};
@@ -79,6 +81,7 @@ struct Shared {
     riders: RwLock<Vec<Arc<dyn Rider>>>,
     cursors: Arc<Cursors>,
     tails: logs::Tails,
+    health: health::Health,
     /// Consumers that have not gone through yet what an earlier host may have had in hand.
     recovering: Mutex<BTreeSet<Name>>,
     unclean: bool,
@@ -137,6 +140,7 @@ impl Store {
         let shared = Arc::new(Shared {
             opened: clock.now(),
             tails: logs::Tails::default(),
+            health: health::Health::default(),
             riders: RwLock::new(vec![cursors.clone()]),
             tables: RwLock::new(Some(Arc::new(tables))),
             recovering: Mutex::new(recovering),
@@ -152,6 +156,12 @@ impl Store {
             jobs: Some(jobs),
             committer: Mutex::new(Some(committer)),
         }))
+    }
+
+    /// Why it holds up those who write to it, if it does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.health.trouble(self.shared.clock.now())
     }
 
     /// Commits what waits, notes that the stop was clean and lets go of the folder. What is asked afterwards is unavailable.

@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 
 use super::Api;
 use super::view::{Alive, Ready, ReadyConsumer};
+use crate::ledger::Trouble;
 
 /// What `prometheus-client` writes: <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md#text-format>.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -17,20 +18,28 @@ pub(super) async fn alive() -> Json<Alive> {
     Json(Alive::now())
 }
 
-/// Whether every consumer is subscribed, and why not.
+/// Whether every consumer is subscribed and the ledger can be written, and why not.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
-    (status = 200, description = "every consumer is subscribed", body = Ready),
-    (status = 503, description = "some are not", body = Ready),
+    (status = 200, description = "every consumer is subscribed, and the ledger can be written", body = Ready),
+    (status = 503, description = "some are not, or it can't", body = Ready),
 ))]
 pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
     let consumers: Vec<ReadyConsumer> = api.host().consumers().into_iter().map(ReadyConsumer::of).collect();
     // Of one reading, so that status and consumers agree.
-    let ready = consumers.iter().all(|consumer| consumer.subscribed);
+    let trouble = api.host().ledger_trouble();
+    let is_written = !matches!(trouble, Some(Trouble::Unwritable(_)));
+    let ready = is_written && consumers.iter().all(|consumer| consumer.subscribed);
+    let ledger = trouble.map(|trouble| trouble.to_string());
     let status = match ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (status, Json(Ready { ready, consumers }))
+    let said = Ready {
+        ready,
+        ledger,
+        consumers,
+    };
+    (status, Json(said))
 }
 
 /// Metrics in the OpenMetrics text format, which Prometheus reads.
@@ -38,5 +47,6 @@ pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
     (status = 200, description = "all of them", content_type = "application/openmetrics-text", body = String),
 ))]
 pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    let _ = api.host().ledger_trouble();
     ([(header::CONTENT_TYPE, OPEN_METRICS)], api.host().metrics.text())
 }

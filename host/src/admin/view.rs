@@ -44,8 +44,11 @@ impl Alive {
 /// Whether the host does its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ready {
-    /// Whether every consumer is subscribed.
+    /// Whether every consumer is subscribed and the ledger can be written.
     pub ready: bool,
+    /// Why the ledger holds up the host, if it does: it can't be written, or, which leaves the host ready, is slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
     /// Each of them.
     pub consumers: Vec<ReadyConsumer>,
 }

@@ -15,7 +15,8 @@ use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::event::Event;
 use crate::event::codec;
 use crate::ledger::{
-    self, DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPlace, Ledger, PayloadHash, RecordKey, StateBucket, StateKey,
+    self, DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPlace, Ledger, PayloadHash, RecordKey, StateBucket,
+    StateKey, Trouble,
 };
 use crate::metrics::{self, Counts, Metrics};
 use crate::pipeline::relay::Relay;
@@ -103,6 +104,14 @@ impl Host {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.consumers.values().all(|consumer| consumer.metrics.is_subscribed())
+    }
+
+    /// Why the ledger holds up the host, if it does; the metrics say it from then on.
+    #[must_use]
+    pub fn ledger_trouble(&self) -> Option<Trouble> {
+        let trouble = self.ledger.trouble();
+        self.metrics.ledger_trouble(trouble.as_ref());
+        trouble
     }
 
     /// How the consumers fare, by name.

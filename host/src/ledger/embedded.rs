@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Change, Entry, Error, Known, Ledger, PayloadHash, Read, RecordKey, Refused, StateBucket, StateKey, TakenBefore,
-    Written,
+    Trouble, Written,
 };
 use crate::broker::Position;
 use crate::plan::Name;
@@ -130,6 +130,10 @@ impl Ledger for Embedded {
 
     fn mark_taken<'a>(&'a self, consumer: &'a Name, upto: Position) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move { Ok(self.store.mark_taken(consumer, upto).await?) })
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        self.store.trouble()
     }
 }
 

@@ -232,9 +232,14 @@ impl Committer {
         let now = jobs.as_slice().iter().map(|job| job.at).max().unwrap_or_default();
         let mut batch = Batch::new(&tables, &self.memory, now);
         self.fill(&mut batch, jobs, ride, answers)?;
+        self.shared.health.begins(self.shared.clock.now());
         let (committed, written) = batch.write(self.shared.settings.fsync);
+        self.shared.health.ends(self.shared.clock.now());
         if let Err(error) = written {
-            return self.find_out(tables, &committed, error);
+            self.shared.health.fails(&error);
+            let found = self.find_out(tables, &committed, error);
+            self.shared.health.mended();
+            return found;
         }
         self.shared.tails.publish(&committed.tails);
         self.memory.apply(committed);
