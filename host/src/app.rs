@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::broker::http::ingress;
 use crate::broker::{self, Broker};
 use crate::clock::Clock;
+use crate::crash::{self, Point};
 use crate::event::codec;
 use crate::ledger::embedded::Embedded;
 use crate::ledger::{self, Outbox, Row};
@@ -265,6 +266,7 @@ impl App {
         // Whatever a relay still holds is in the outbox: the next host publishes it, under the same ids.
         self.relays.shutdown().await;
         self.sweeper.abort();
+        crash::at(Point::Drained);
         Idle {
             left,
             store: self.store,

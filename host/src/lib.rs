@@ -8,6 +8,7 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod crash;
 #[cfg(test)]
 mod documented;
 pub mod event;

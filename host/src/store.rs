@@ -35,6 +35,7 @@ use tokio::time::Instant;
 
 use crate::broker::Position;
 use crate::clock::{Clock, Timestamp};
+use crate::crash::{self, Point};
 use crate::plan::Name;
 
 pub(crate) use batch::Batch;
@@ -130,9 +131,13 @@ impl Store {
     pub fn open(settings: Settings, clock: Clock) -> Result<Arc<Self>, Error> {
         let mut folder = folder::Folder::lock(&settings.path)?;
         let found = folder.begin()?;
+        if found == folder::Found::New {
+            crash::at(Point::StoreBegun);
+        }
         let tables = Tables::open(&folder.database(), settings.retention, found)?;
         let memory = committer::Memory::load(&tables)?;
         folder.check(found, memory.next())?;
+        crash::at(Point::StoreMade);
         folder.opened()?;
         let cursors = Arc::new(Cursors::load(&tables)?);
         let unclean = found == folder::Found::Open;
@@ -218,6 +223,7 @@ impl Store {
             let start = *start;
             // A crash in between leaves records twice, of which the newer holds.
             self.carry(start).await?;
+            crash::at(Point::BucketDropping);
             let drop = move |batch: &mut Batch<'_>| {
                 batch.drop_bucket(start);
                 Ok(())
@@ -240,6 +246,7 @@ impl Store {
                 };
                 let records = page.records;
                 self.commit(weight, move |batch| batch.carry(start, &records)).await?;
+                crash::at(Point::BucketCarried);
             }
             match page.next {
                 None => return Ok(()),

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::crash::{self, Point};
 use crate::event::key::LaneKey;
 use crate::ledger::{DeadFilter, DeadId, DeadLetter, DeadLetters, DeadPlace, Error, Redriven};
 use crate::outcome::Reason;
@@ -85,7 +86,9 @@ pub async fn redrive(letters: &dyn DeadLetters, which: &Which, dry_run: bool) ->
     }
     let mut done = Done::default();
     for ids in found.ids.chunks(PAGE) {
+        crash::at(Point::Redriving);
         let redriven = letters.redrive(ids.to_vec()).await?;
+        crash::at(Point::Redriven);
         done.add(redriven.iter().map(DoneLetter::of_redriven));
     }
     Ok(done)

@@ -16,6 +16,7 @@ use super::job::Job;
 use super::quarantine::Quarantine;
 use super::{Parts, until_answered};
 use crate::clock::{Clock, Timestamp};
+use crate::crash::{self, Point};
 use crate::ledger::{self, Entry, Ledger, Read, StateBucket, StateKey, StateReader};
 use crate::metrics::Consumer;
 use crate::plugin::{Attempted, Call, Handler};
@@ -90,6 +91,7 @@ impl Bench {
             let begin = Arc::new(vec![begin]);
             // If it is refused, so will be what the attempt wants to commit.
             until_answered(&metrics, "write", || self.ledger.write(begin.clone())).await;
+            crash::at(Point::Begun);
         }
         self.run_all(vec![job], finished).await;
     }

@@ -15,6 +15,7 @@ use super::job::Job;
 use super::relay::Posted;
 use super::unconfirmed::Posting;
 use super::until_answered;
+use crate::crash::{self, Point};
 use crate::ledger::{Change, Entry, Output, Refused, Row, Written};
 use crate::outcome::Reason;
 use crate::plan::{Name, SettleWhen};
@@ -102,6 +103,7 @@ impl Dispatcher {
     ) {
         match then {
             Then::Applied => {
+                crash::at(Point::Committed);
                 let outputs = match &entry.change {
                     Change::Applied(effects) => effects.outputs.as_slice(),
                     _ => &[],
@@ -114,6 +116,7 @@ impl Dispatcher {
                 self.done(job, posting).await;
             }
             Then::Dead(reason) => {
+                crash::at(Point::Buried);
                 let (detail, publish, hold) = match &entry.change {
                     Change::Dead { letter, publish, hold } => (letter.detail.as_str(), publish, *hold),
                     Change::Conflict { letter, publish } => (letter.detail.as_str(), publish, false),

@@ -16,6 +16,7 @@ use super::job::Job;
 use super::letter;
 use super::until_answered;
 use crate::broker::{Broker, Delivery, Position, Receipt, Room, Settle, Source, Subscription};
+use crate::crash::{self, Point};
 use crate::event::codec::{self, Binding};
 use crate::event::key::LaneKey;
 use crate::event::{Event, key};
@@ -120,7 +121,9 @@ impl Intake {
             }
             self.budget.take(weight(&deliveries));
             self.ages.take(deliveries.iter().map(|delivery| delivery.taken));
+            crash::at(Point::Taken);
             self.mark(&deliveries, &mut marked).await;
+            crash::at(Point::Marked);
             let arrived = self.look_at(deliveries, &mut returning).await;
             self.arrivals.send(Arrival::Batch(arrived)).await.ok()?;
         }

@@ -11,6 +11,7 @@ use super::dispatch::Dispatcher;
 use super::job::Job;
 use super::letter;
 use super::verdict::{Verdict, verdict};
+use crate::crash::{self, Point};
 use crate::ledger::{Change, Effects};
 use crate::outcome::{Attempt, Class, Failure, Outcome, Reason};
 
@@ -20,6 +21,7 @@ const HOLD: Duration = Duration::from_millis(200);
 impl Dispatcher {
     /// Judges attempts that ended, and writes what follows.
     pub(super) fn judge(&mut self, group: Vec<Finished>) {
+        crash::at(Point::Attempted);
         let mut steps = Vec::with_capacity(group.len());
         for finished in group {
             self.running -= 1;

@@ -10,6 +10,7 @@ use super::dispatch::{Back, Dispatcher};
 use super::job::Job;
 use super::until_answered;
 use crate::broker::Room;
+use crate::crash::{self, Point};
 use crate::event::codec::{self, Binding};
 use crate::event::key::LaneKey;
 use crate::event::{Event, key};
@@ -182,6 +183,7 @@ impl Dispatcher {
     }
 
     pub(super) fn loaded(&mut self, loaded: Loaded) {
+        crash::at(Point::Loaded);
         let Loaded { lane, mut events } = loaded;
         self.loader.under_way -= 1;
         if self.is_draining() {

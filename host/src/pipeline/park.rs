@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::commit::{Step, Then};
 use super::dispatch::Dispatcher;
 use super::job::Job;
+use crate::crash::{self, Point};
 use crate::event::key::LaneKey;
 use crate::ledger::Change;
 
@@ -118,7 +119,10 @@ impl Dispatcher {
                 then: Then::Parked,
             }
         });
-        let steps = steps.collect();
+        let steps: Vec<Step> = steps.collect();
+        if !steps.is_empty() {
+            crash::at(Point::Parking);
+        }
         self.write(steps);
     }
 
@@ -136,6 +140,7 @@ impl Dispatcher {
 
     /// An event is durable in the parking: its delivery is settled.
     pub(super) async fn moved(&mut self, job: Box<Job>) {
+        crash::at(Point::Parked);
         self.parts.metrics.parked(1);
         self.tell(&job, "parked", &[], None);
         self.on_the_way.remove(&job.record);

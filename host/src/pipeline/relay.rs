@@ -18,6 +18,7 @@ use super::letter;
 use super::unconfirmed::Confirmations;
 use crate::broker::{self, Broker, Outgoing, Publisher};
 use crate::clock::Clock;
+use crate::crash::{self, Point};
 use crate::event::key::LaneKey;
 use crate::ledger::{Ledger, Outbox, Row, RowId};
 use crate::metrics;
@@ -160,6 +161,7 @@ impl Run {
             let count = self.ready.len().min(BATCH_ROWS);
             let batch: Vec<_> = self.ready.drain(..count).collect();
             let outgoing = batch.iter().map(|posted| outgoing(&posted.row)).collect();
+            crash::at(Point::Publishing);
             under_way.push(Box::pin(async move {
                 let results = publisher.publish(outgoing).await;
                 (batch, results)
@@ -198,6 +200,7 @@ impl Run {
             }
         }
         if !confirmed.is_empty() {
+            crash::at(Point::Published);
             // It takes some: it is not away, and others need not wait for those it does not take now.
             self.pause = PAUSE_MIN;
         }
@@ -271,6 +274,7 @@ impl Run {
         }
         // First forget, then tell: a crash between them publishes the rows again under their ids.
         self.parts.outbox.confirmed(rows);
+        crash::at(Point::Confirmed);
         for (waiter, numbers) in waiters {
             waiter.tell(&numbers);
         }

@@ -12,6 +12,7 @@ use super::arrival::Spent;
 use super::budget::Budget;
 use crate::broker::{Room, Settle, Settlement};
 use crate::clock::Clock;
+use crate::crash::{self, Point};
 use crate::metrics;
 
 /// Settlements in one call of the broker.
@@ -59,10 +60,13 @@ pub(super) async fn run(
         }
         if let Some(settle) = &through
             && !settled.is_empty()
-            && let Err(error) = settle.settle(settled).await
         {
-            // The source reports the broker's absence; the broker gives these again, and they are duplicates.
-            debug!(error = %error, "settlements did not reach the broker");
+            crash::at(Point::Settling);
+            if let Err(error) = settle.settle(settled).await {
+                // The source reports the broker's absence; the broker gives these again, and they are duplicates.
+                debug!(error = %error, "settlements did not reach the broker");
+            }
+            crash::at(Point::Settled);
         }
         budget.give_back(weight);
         ages.settle(taken.into_iter());

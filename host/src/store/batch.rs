@@ -12,6 +12,7 @@ use super::tables::{self, Record, RecordState, Table, Tables, tag};
 use super::{Error, Key, keys, logs};
 use crate::broker::Position;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::plan::Name;
 
 pub(super) type Map<K, V> = HashMap<K, V, Xxh3DefaultBuilder>;
@@ -206,7 +207,13 @@ impl<'a> Batch<'a> {
         // Every batch takes a number of its own, so that what is stored says which was the last.
         self.number();
         self.write_rows(fsync)?;
-        self.tables.buckets.drop_all(&self.tables.database, &self.expired)
+        if self.expired.is_empty() {
+            return Ok(());
+        }
+        crash::at(Point::BucketForgotten);
+        self.tables.buckets.drop_all(&self.tables.database, &self.expired)?;
+        crash::at(Point::BucketDropped);
+        Ok(())
     }
 
     fn write_rows(&mut self, fsync: bool) -> Result<(), Error> {
@@ -242,6 +249,7 @@ impl<'a> Batch<'a> {
             return Ok(Some(bucket));
         }
         let bucket = buckets.create(&self.tables.database, start)?;
+        crash::at(Point::BucketMade);
         self.put(Table::Meta, bucket_key(start), Bytes::from_static(&[1]));
         Ok(Some(bucket))
     }

@@ -16,6 +16,7 @@ use super::folder::{Folder, Found};
 use super::tables::{Table, Tables};
 use super::{Error, JOBS_MAX, Ride, Shared, Weight, journal, keys};
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 
 /// A batch is closed at so many entries or bytes: beyond, one sync more costs less than the wait for a bigger one.
 const BATCH_ENTRIES: usize = 1000;
@@ -169,6 +170,7 @@ impl Committer {
             let Some(jobs) = self.gather() else { return };
             // Everybody who asked was told, and nobody else needs to know.
             let _ = self.commit(jobs, Ride::Passing);
+            crash::at(Point::BetweenCommits);
         }
     }
 
@@ -208,7 +210,10 @@ impl Committer {
             .database
             .persist(fjall::PersistMode::SyncAll)
             .map_err(|error| Error::engine(&error))?;
-        self.folder.closed(self.memory.next())
+        crash::at(Point::Closing);
+        self.folder.closed(self.memory.next())?;
+        crash::at(Point::Closed);
+        Ok(())
     }
 
     /// Makes one batch of the jobs and answers each.
@@ -232,6 +237,7 @@ impl Committer {
         let now = jobs.as_slice().iter().map(|job| job.at).max().unwrap_or_default();
         let mut batch = Batch::new(&tables, &self.memory, now);
         self.fill(&mut batch, jobs, ride, answers)?;
+        crash::at(Point::Committing);
         self.shared.health.begins(self.shared.clock.now());
         let (committed, written) = batch.write(self.shared.settings.fsync);
         self.shared.health.ends(self.shared.clock.now());
@@ -241,6 +247,7 @@ impl Committer {
             self.shared.health.mended();
             return found;
         }
+        crash::at(Point::Durable);
         self.shared.tails.publish(&committed.tails);
         self.memory.apply(committed);
         Ok(())

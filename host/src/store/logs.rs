@@ -13,6 +13,7 @@ use super::tables::{Table, Tables, tag};
 use super::{Batch, Error, Store, Weight, lock};
 use crate::broker::Room;
 use crate::clock::Timestamp;
+use crate::crash::{self, Point};
 use crate::event::{Headers, Message};
 use crate::plan::{self, Name};
 
@@ -190,6 +191,9 @@ impl Store {
             let more = self
                 .commit(Weight::LIGHT, move |batch| batch.trim(&stream, &keep, settled, now))
                 .await?;
+            if more > 0 {
+                crash::at(Point::Trimmed);
+            }
             dropped += more;
             if more < TRIM_MAX as u64 {
                 return Ok(dropped);
@@ -228,6 +232,7 @@ impl Batch<'_> {
             self.forget(Table::Logs, &key)?;
         }
         if head.first > before {
+            crash::at(Point::Trimming);
             self.set_head(stream, head);
         }
         Ok(head.first - before)

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{SIZE_MAX, unreachable};
 use crate::broker::{Error, Outgoing, Publisher};
+use crate::crash::{self, Point};
 use crate::plan::Name;
 use crate::store::{self, Batch, Record, Store, Weight};
 
@@ -38,11 +39,15 @@ impl LogPublisher {
             bytes: fitting.iter().map(|outgoing| outgoing.message.size()).sum(),
         };
         let stream = self.stream.clone();
+        crash::at(Point::Appending);
         let appended = self.store.commit(weight, move |batch| {
             let mut each = fitting.iter();
             each.try_for_each(|outgoing| append_once(batch, &stream, outgoing))
         });
         let appended = appended.await.map_err(|error| unreachable(&self.broker, &error));
+        if appended.is_ok() {
+            crash::at(Point::Appended);
+        }
         refusals
             .into_iter()
             .map(|refusal| refusal.and_then(|()| appended.clone()))
