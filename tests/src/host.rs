@@ -30,14 +30,18 @@ cache = \"${CACHE}\"
 ///
 /// # Panics
 /// If it does not come true in a minute.
-pub async fn until(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, is_true: impl AsyncFnMut() -> bool) {
+    assert!(comes(PATIENCE, is_true).await, "waited in vain for {what}");
+}
+
+/// Waits until `is_true`, but not longer than so; says whether it came true.
+pub async fn comes(patience: Duration, mut is_true: impl AsyncFnMut() -> bool) -> bool {
     let looking = async {
         while !is_true().await {
             tokio::time::sleep(LOOK).await;
         }
     };
-    let came = tokio::time::timeout(PATIENCE, looking).await;
-    assert!(came.is_ok(), "waited in vain for {what}");
+    tokio::time::timeout(patience, looking).await.is_ok()
 }
 
 /// The binary, built as it stands.
@@ -120,16 +124,35 @@ impl Home {
     /// # Panics
     /// If it ends instead.
     pub async fn start(&self) -> Host<'_> {
-        let mut child = self.command(["run", "--json"]).spawn().expect("the binary can be run");
+        match self.start_with(&[]).await {
+            Ok(host) => host,
+            Err(ended) => panic!("the host does not start:\n{}", ended.log),
+        }
+    }
+
+    /// Starts a host with these variables in its environment, and waits until its admin API listens.
+    ///
+    /// # Errors
+    /// How it ended, if it ended instead.
+    ///
+    /// # Panics
+    /// If there is no binary.
+    pub async fn start_with(&self, environment: &[(&str, String)]) -> Result<Host<'_>, Ended> {
+        let mut command = self.command(["run", "--json"]);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut child = command.spawn().expect("the binary can be run");
         let log = Log::of(child.stderr.take().expect("it is piped"));
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let line = stdout.next_line().await.expect("stdout is text");
         let Some(line) = line else {
-            panic!("the host does not start:\n{}", log.whole().await);
+            return Err(Ended {
+                status: child.wait().await.expect("it is a child"),
+                log: log.whole().await,
+            });
         };
         let line: Value = serde_json::from_str(&line).expect("it says where it listens");
         let address = |key: &str| line[key].as_str().map(|text| text.parse().expect("an address"));
-        Host {
+        Ok(Host {
             home: self,
             child,
             stdout,
@@ -137,8 +160,17 @@ impl Home {
             admin: address("admin").expect("it has an admin API"),
             ingress: address("ingress"),
             http: client(),
-        }
+        })
     }
+}
+
+/// How a host ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Its log.
+    pub log: String,
 }
 
 /// What a command said.

@@ -1,5 +1,7 @@
 //! What the tests share: guests, plugins loaded from them, servers.
 
+pub mod chance;
+pub mod disk;
 pub mod guests;
 pub mod host;
 pub mod plugins;

@@ -17,6 +17,8 @@ pub struct Received {
     pub id: String,
     /// Of which event it is the consequence.
     pub cause: String,
+    /// Of which event it is the consequence in the end.
+    pub root: String,
     /// Its data.
     pub data: String,
 }
@@ -99,6 +101,7 @@ async fn receive(State(shelf): State<Arc<Shelf>>, headers: HeaderMap, body: Byte
             .push(Received {
                 id: text("ce-id"),
                 cause: text("ce-causationid"),
+                root: text("ce-correlationid"),
                 data: String::from_utf8_lossy(&body).into_owned(),
             });
     }

@@ -30,7 +30,7 @@ struct Plugin;
 impl Guest for Plugin {
     fn handle(event: Event) -> Result<(), Failure> {
         match event.kind.as_str() {
-            "echo" => echo(event),
+            "echo" | "plain.said" => echo(event),
             "context" => say(&format!("{:?}", context::current())),
             "config" => say(&format!(
                 "{:?} {:?} {}",
@@ -74,9 +74,13 @@ fn echo(event: Event) -> Result<(), Failure> {
 
 /// Emits what was found.
 fn say(text: &str) -> Result<(), Failure> {
+    say_of(None, text)
+}
+
+fn say_of(subject: Option<String>, text: &str) -> Result<(), Failure> {
     let draft = Draft {
         kind: "plain.said".to_owned(),
-        subject: None,
+        subject,
         datacontenttype: Some("text/plain".to_owned()),
         dataschema: None,
         extensions: vec![Extension {
@@ -130,11 +134,24 @@ fn state(event: &Event) -> Result<(), Failure> {
             }
             ["delete-many", keys @ ..] => format!("{:?}", batch::delete_many(&bucket, &owned(keys))),
             ["fail"] => return Err(Failure::Permanent("as told".to_owned())),
+            ["attempt", least] if context::current().attempt < least.parse().unwrap() => return Err(later()),
+            ["need", name] if config::get(name).unwrap().is_none() => return Err(later()),
+            ["want", name] if config::get(name).unwrap().is_none() => {
+                return Err(Failure::Permanent(format!("no {name}")));
+            }
+            ["attempt" | "need" | "want" | "pad", _] => continue,
             other => panic!("no such step: {other:?}"),
         };
         answers.push(answer);
     }
-    say(&answers.join("\n"))
+    say_of(event.subject.clone(), &answers.join("\n"))
+}
+
+fn later() -> Failure {
+    Failure::Transient(Transient {
+        reason: "not yet".to_owned(),
+        retry_after_ms: Some(200),
+    })
 }
 
 fn owned(words: &[&str]) -> Vec<String> {
