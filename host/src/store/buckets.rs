@@ -15,7 +15,7 @@ use fjall::{Database, Keyspace};
 use super::Error;
 use super::bloom::Bloom;
 use super::bucket::{Bucket, OpenPage};
-use super::tables::{Record, damaged, record_options};
+use super::tables::{Record, damaged, keep_name, record_options};
 use crate::clock::Timestamp;
 
 /// Buckets in one retention. More of them forget more exactly; each costs every look-up of a new event a line of memory.
@@ -113,7 +113,9 @@ impl Buckets {
             newest.rows.rotate_memtable().map_err(|error| Error::engine(&error))?;
             expected = newest.ids.len();
         }
-        let bucket = Bucket::new(start, open(database, &name_of(start))?, Bloom::new(expected, true));
+        let rows = open(database, &name_of(start))?;
+        keep_name(&rows)?;
+        let bucket = Bucket::new(start, rows, Bloom::new(expected, true));
         live.insert(0, bucket.clone());
         self.set(live);
         Ok(bucket)

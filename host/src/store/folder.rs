@@ -40,7 +40,7 @@ pub(super) enum Found {
 impl Folder {
     /// Takes a folder, which is made if it is absent.
     pub(super) fn lock(path: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(|error| Error::io("make the folder", &error))?;
+        make(path).map_err(|error| Error::io("make the folder", &error))?;
         if !path.join(STATE_FILE).exists() && !is_empty(path)? {
             return Err(damaged(
                 path,
@@ -159,6 +159,32 @@ impl Folder {
             sync_folder(&self.path)
         };
         write().map_err(|error| Error::io("write the state file", &error))
+    }
+}
+
+/// Makes a folder and those above it, so that a power cut leaves them. What a start that was cut short may have made is synced, too.
+fn make(path: &Path) -> std::io::Result<()> {
+    if path.join(STATE_FILE).exists() {
+        return Ok(());
+    }
+    let is_absent = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let absent = path.ancestors().take_while(is_absent).count();
+    fs::create_dir_all(path)?;
+    for made in path.ancestors().take(absent.max(1)) {
+        match made.parent() {
+            Some(above) if above.as_os_str().is_empty() => keep(Path::new("."))?,
+            Some(above) => keep(above)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Who may write a folder and not read it can't sync it: most file systems keep a name with what is synced below it all the same.
+fn keep(folder: &Path) -> std::io::Result<()> {
+    match sync_folder(folder) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        other => other,
     }
 }
 

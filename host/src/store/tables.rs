@@ -16,7 +16,7 @@ use super::buckets::Buckets;
 use super::fault::Fault;
 use super::folder::Found;
 use super::keys::{self, Key, KeyReader};
-use super::{Error, journal};
+use super::{Error, journal, sync_folder};
 use crate::broker::Position;
 use crate::plan::Name;
 
@@ -188,6 +188,9 @@ impl Tables {
             .into_iter()
             .map(|table| Ok((table, open_table(&database, path, table, found)?)))
             .collect::<Result<Vec<_>, Error>>()?;
+        if let (Found::New, Some((_, any))) = (found, keyspaces.first()) {
+            keep_name(any)?;
+        }
         let mut tables = Self {
             buckets: Buckets::new(retention),
             database,
@@ -345,6 +348,13 @@ fn open_table(database: &Database, path: &Path, table: Table, found: Found) -> R
             KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
         })
         .map_err(|error| refusal(path, &error))
+}
+
+/// Makes sure that a new keyspace is there after a power cut: the engine syncs what is in its folder, but not the folder's name.
+/// That of every other new one comes with it.
+pub(super) fn keep_name(keyspace: &Keyspace) -> Result<(), Error> {
+    let folder = keyspace.path().parent().unwrap_or(keyspace.path());
+    sync_folder(folder).map_err(|error| Error::io("sync the folder of the tables", &error))
 }
 
 /// Records are 25 bytes of hash: nothing to compress. The engine's own filters, 10 bits for each id, are for ids that the bucket holds, in one
