@@ -10,8 +10,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
 use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use super::component::Components;
@@ -78,7 +76,7 @@ struct Inner {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Weak<Idle>>>,
     components: Components,
-    turns: Arc<Turns>,
+    long_running: Arc<AtomicU32>,
     // Dropped last: until then, a guest that runs is being looked at.
     _ticker: Ticker,
 }
@@ -92,16 +90,14 @@ impl Engine {
         let mut config = config(settings);
         config.cache(cache(settings.cache.as_ref())?);
         let wasm = wasmtime::Engine::new(&config).map_err(|error| EngineError::Unsupported(format!("{error:#}")))?;
-        let turns = Arc::new(Turns::new(
-            thread::available_parallelism().map_or(1, |cores| cores.get()),
-        ));
+        let long_running = Arc::new(AtomicU32::new(0));
         Ok(Self(Arc::new(Inner {
-            _ticker: Ticker::start(wasm.clone(), Arc::clone(&turns))?,
+            _ticker: Ticker::start(wasm.clone(), Arc::clone(&long_running))?,
             wasm,
             permits: Arc::new(Semaphore::new(settings.instances_max.get() as usize)),
             idle: Mutex::default(),
             components: Components::default(),
-            turns,
+            long_running,
         })))
     }
 
@@ -149,65 +145,17 @@ impl Engine {
 
     /// Counts a guest as running long for as long as the mark lives.
     pub(super) fn long_running(&self) -> LongRunning {
-        let turns = &self.0.turns;
-        turns.guests.fetch_add(1, Ordering::Relaxed);
-        LongRunning(Arc::clone(turns))
+        self.0.long_running.fetch_add(1, Ordering::Relaxed);
+        LongRunning(Arc::clone(&self.0.long_running))
     }
 }
 
-/// Turns on the processor for guests that run long: for each tick one for each core, first come, first served. Two such guests in the
-/// queue of one worker would run behind each other, and between them it would look neither at the timers nor at the network.
-struct Turns {
-    cores: usize,
-    /// Guests that run long.
-    guests: AtomicU32,
-    /// Turns that are left of this tick.
-    left: Semaphore,
-}
-
-impl Turns {
-    fn new(cores: usize) -> Self {
-        Self {
-            cores,
-            guests: AtomicU32::new(0),
-            left: Semaphore::new(cores),
-        }
-    }
-
-    /// Makes up to so many turns of those that are used.
-    fn renew(&self, count: usize) {
-        let used = self.cores.saturating_sub(self.left.available_permits());
-        self.left.add_permits(used.min(count));
-    }
-}
-
-/// While it lives, a guest counts as running long. Dropping it leaves the rest of its turn to another.
-pub(super) struct LongRunning(Arc<Turns>);
-
-impl LongRunning {
-    /// Waits for a turn, or until `late`: what must end is not kept waiting for it.
-    ///
-    /// # Cancellation
-    /// Safe: the place in the queue is lost, and at most the turn until the next tick.
-    pub(super) fn turn(&self, late: Instant) -> impl Future<Output = ()> + Send + 'static {
-        let turns = Arc::clone(&self.0);
-        async move {
-            if let Ok(Ok(turn)) = timeout_at(late, turns.left.acquire()).await {
-                // The next tick makes another of it.
-                turn.forget();
-            }
-            // A worker that runs out of tasks looks at the timers and the network, and then first runs whoever waited for that: the second
-            // time, what it found comes before us.
-            yield_now().await;
-            yield_now().await;
-        }
-    }
-}
+/// While it lives, a guest counts as running long.
+pub(super) struct LongRunning(Arc<AtomicU32>);
 
 impl Drop for LongRunning {
     fn drop(&mut self) {
-        self.0.guests.fetch_sub(1, Ordering::Relaxed);
-        self.0.renew(1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -306,13 +254,13 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(wasm: wasmtime::Engine, turns: Arc<Turns>) -> Result<Self, std::io::Error> {
+    fn start(wasm: wasmtime::Engine, long_running: Arc<AtomicU32>) -> Result<Self, std::io::Error> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
         let tick = move || {
             while !stopped.load(Ordering::Relaxed) {
-                thread::park_timeout(period(turns.guests.load(Ordering::Relaxed), turns.cores));
-                turns.renew(turns.cores);
+                thread::park_timeout(period(long_running.load(Ordering::Relaxed), cores));
                 wasm.increment_epoch();
             }
         };
@@ -345,44 +293,7 @@ fn period(long_running: u32, cores: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
-    use crate::clock::Clock;
-
-    fn guest(turns: &Arc<Turns>) -> LongRunning {
-        turns.guests.fetch_add(1, Ordering::Relaxed);
-        LongRunning(Arc::clone(turns))
-    }
-
-    #[tokio::test]
-    async fn there_is_a_turn_for_each_core_and_then_one_when_a_guest_ends_or_the_tick_comes() {
-        let turns = Arc::new(Turns::new(2));
-        let guests: Vec<_> = (0..5).map(|_| guest(&turns)).collect();
-        let late = Clock::system().now() + Duration::from_secs(3_600);
-        let mut waiting: Vec<_> = guests.iter().map(|guest| Box::pin(guest.turn(late).shared())).collect();
-        let mut have_theirs = async || {
-            for _ in 0..5 {
-                for turn in &mut waiting {
-                    let _ = futures_util::poll!(turn);
-                }
-                yield_now().await;
-            }
-            waiting.iter().filter(|turn| turn.peek().is_some()).count()
-        };
-        assert_eq!(have_theirs().await, 2);
-        drop(guest(&turns));
-        assert_eq!(have_theirs().await, 3);
-        turns.renew(turns.cores);
-        assert_eq!(have_theirs().await, 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_late_is_not_kept_waiting_for_a_turn() {
-        let turns = Arc::new(Turns::new(0));
-        guest(&turns).turn(Clock::system().now() + Duration::from_secs(1)).await;
-        assert_eq!(turns.left.available_permits(), 0);
-    }
 
     #[test]
     fn turns_get_shorter_the_more_guests_run_long() {

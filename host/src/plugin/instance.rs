@@ -1,9 +1,6 @@
 //! One instance of a plugin: what its host functions see, what it may use, and how a call of it ends.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -65,12 +62,9 @@ pub(super) struct Guest {
     limiter: Limiter,
     /// Made when the guest first asks for something of it: most events never do.
     wasi: Option<WasiCtx>,
-    /// How often the guest was polled, and at which time a tick came last.
-    polls: Arc<AtomicU32>,
-    poll_at_tick: u32,
+    /// The guest has just been given the processor again and has not looked at the time yet.
+    resumed: bool,
     long_running: Option<LongRunning>,
-    /// Whether the call used up a turn.
-    was_long: bool,
 }
 
 impl Guest {
@@ -94,10 +88,8 @@ impl Guest {
             deadline: shared.started,
             limiter: Limiter::new(limits),
             wasi: None,
-            polls: Arc::default(),
-            poll_at_tick: 1,
+            resumed: false,
             long_running: None,
-            was_long: false,
             shared,
         }
     }
@@ -111,9 +103,7 @@ impl Guest {
         self.cause = Cause::of(call);
         self.attempt = call.attempt;
         self.limiter.begin();
-        // That in which the call begins: a tick in it is the end of its first turn.
-        self.poll_at_tick = self.polls.load(Ordering::Relaxed).wrapping_add(1);
-        self.was_long = false;
+        self.resumed = false;
         let desk = consumer.grants.state.then(state::desk);
         desk.map(|(reader, desk)| {
             let transaction = Transaction::new(consumer.name.clone(), reader, &consumer.limits);
@@ -138,23 +128,19 @@ impl Guest {
     }
 
     /// What happens at every tick while the guest runs. It gives the processor back, so that nobody waits for a long call; when it has
-    /// it again it looks at the time before all else, so that what is late ends at once, however many others run. One that waited for the
-    /// host is looked at, too, since ticks came meanwhile, but has only begun to run.
+    /// it again it looks at the time before all else, so that what is late ends at once, however many others run.
     fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
         if self.shared.clock.now() >= self.deadline {
             return Err(Stop::Time.into());
         }
-        let poll = self.polls.load(Ordering::Relaxed);
-        if std::mem::replace(&mut self.poll_at_tick, poll) != poll {
+        if std::mem::take(&mut self.resumed) {
             return Ok(UpdateDeadline::Continue(1));
         }
-        self.was_long = true;
+        self.resumed = true;
         let engine = &self.shared.engine;
-        let long_running = self.long_running.get_or_insert_with(|| engine.long_running());
-        Ok(UpdateDeadline::YieldCustom(
-            0,
-            Box::pin(long_running.turn(self.deadline)),
-        ))
+        self.long_running.get_or_insert_with(|| engine.long_running());
+        // tokio's own yield lets the timers and the network have a turn too, which waking ourselves would not.
+        Ok(UpdateDeadline::YieldCustom(0, Box::pin(tokio::task::yield_now())))
     }
 }
 
@@ -178,8 +164,6 @@ pub(super) struct Ended {
     pub(super) memory: u64,
     /// Whether the instance is in a state to be called again.
     pub(super) is_sound: bool,
-    /// Whether a tick came while it ran.
-    pub(super) was_long: bool,
 }
 
 /// What a call comes back with, if it comes back.
@@ -208,43 +192,28 @@ impl Instance {
 
     /// Instantiates and nothing else, to see whether it can be done.
     pub(super) async fn try_start(&mut self, plugin: &ConsumerPre<Guest>, deadline: Instant) -> Result<(), Outcome> {
-        let guest = self.store.data_mut();
-        guest.deadline = deadline;
-        let polls = Arc::clone(&guest.polls);
+        self.store.data_mut().deadline = deadline;
         self.store.set_epoch_deadline(1);
-        let started = {
-            let starting = pin!(plugin.instantiate_async(&mut self.store));
-            timeout_at(deadline + CANCEL_AFTER, counting(polls, starting)).await
-        };
-        match started {
+        let started = plugin.instantiate_async(&mut self.store);
+        match timeout_at(deadline + CANCEL_AFTER, started).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.trapped(&error)),
             Err(_) => Err(failure::waits()),
         }
     }
 
-    /// Calls the plugin once; with a mark if it is expected to run long.
-    pub(super) async fn run(
-        &mut self,
-        plugin: &ConsumerPre<Guest>,
-        call: &Call<'_>,
-        long_running: Option<LongRunning>,
-    ) -> Ended {
+    /// Calls the plugin once.
+    pub(super) async fn run(&mut self, plugin: &ConsumerPre<Guest>, call: &Call<'_>) -> Ended {
         self.uses += 1;
         let guest = self.store.data_mut();
         guest.deadline = call.deadline;
-        guest.long_running = long_running;
         let mut desk = guest.begin(call);
-        let polls = Arc::clone(&guest.polls);
         self.store.set_epoch_deadline(1);
+        let handling = handle(&mut self.store, &mut self.exports, plugin, call.event);
         let limit = call.deadline + CANCEL_AFTER;
-        let returned = {
-            let handling = pin!(handle(&mut self.store, &mut self.exports, plugin, call.event));
-            let handling = counting(polls, handling);
-            match &mut desk {
-                None => timeout_at(limit, handling).await,
-                Some(desk) => timeout_at(limit, desk.serve(handling, call.state)).await,
-            }
+        let returned = match &mut desk {
+            None => timeout_at(limit, handling).await,
+            Some(desk) => timeout_at(limit, desk.serve(handling, call.state)).await,
         };
         let is_sound = matches!(returned, Ok(Ok(_)));
         let outcome = match returned {
@@ -283,17 +252,8 @@ impl Instance {
             memory: guest.limiter.memory_peak as u64,
             outcome,
             is_sound,
-            was_long: guest.was_long,
         }
     }
-}
-
-/// Counts how often what a guest does is polled.
-fn counting<T>(polls: Arc<AtomicU32>, mut guest: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = T> {
-    poll_fn(move |context| {
-        polls.fetch_add(1, Ordering::Relaxed);
-        guest.as_mut().poll(context)
-    })
 }
 
 async fn handle(

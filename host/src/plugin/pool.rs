@@ -5,7 +5,6 @@
 //! leaks and whatever one event left behind for the next. One that trapped or ran out of its time is never kept.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
 
 use super::bindings::consumer::ConsumerPre;
-use super::engine::LongRunning;
 use super::instance::{Ended, Guest, Instance, Shared};
 use super::{Attempted, Call, Handler};
 use crate::ledger::Effects;
@@ -27,8 +25,6 @@ pub struct Plugin {
     pre: ConsumerPre<Guest>,
     shared: Arc<Shared>,
     idle: Option<Arc<Idle>>,
-    /// Whether the last call ran long: the next one then begins with a turn of its own.
-    runs_long: AtomicBool,
 }
 
 impl Plugin {
@@ -51,12 +47,7 @@ impl Plugin {
                 Some(idle)
             }
         };
-        let plugin = Self {
-            pre,
-            shared,
-            idle,
-            runs_long: AtomicBool::new(false),
-        };
+        let plugin = Self { pre, shared, idle };
         let mut trial = plugin.fresh(deadline).await?;
         trial.try_start(&plugin.pre, deadline).await?;
         Ok(plugin)
@@ -64,7 +55,6 @@ impl Plugin {
 
     async fn run(&self, call: Call<'_>) -> Attempted {
         let asked = self.shared.clock.now();
-        let long_running = self.turn(call.deadline).await;
         let mut instance = match self.take(call.deadline).await {
             Ok(instance) => instance,
             Err(outcome) => return not_run(outcome),
@@ -80,9 +70,7 @@ impl Plugin {
             effects,
             memory,
             is_sound,
-            was_long,
-        } = instance.run(&self.pre, &call, long_running).await;
-        self.runs_long.store(was_long, Ordering::Relaxed);
+        } = instance.run(&self.pre, &call).await;
         let ended = self.shared.clock.now();
         if is_sound {
             self.keep(instance, ended);
@@ -93,17 +81,6 @@ impl Plugin {
             duration: ended.saturating_duration_since(began),
             memory,
         }
-    }
-
-    /// Waits for a turn if the plugin runs long. Without it, the first parts of many calls would run behind each other, and nobody
-    /// else between them.
-    async fn turn(&self, deadline: Instant) -> Option<LongRunning> {
-        if !self.runs_long.load(Ordering::Relaxed) {
-            return None;
-        }
-        let long_running = self.shared.engine.long_running();
-        long_running.turn(deadline).await;
-        Some(long_running)
     }
 
     async fn take(&self, deadline: Instant) -> Result<Instance, Outcome> {
