@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod host;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -177,6 +178,7 @@ impl Prepared {
             .map(|_| Arc::new(Ages::since(clock.now())))
             .collect();
         let quarantine = Arc::new(Quarantine::default());
+        let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         for ((name, consumer), ages) in plan.consumers.iter().zip(&ages) {
             let (Some(handler), Some(broker)) = (handlers.get(name), brokers.get(&consumer.reads.broker.name)) else {
                 continue;
@@ -191,6 +193,7 @@ impl Prepared {
                 inherited: inherited.remove(name).unwrap_or_default(),
                 ages: ages.clone(),
                 quarantine: quarantine.clone(),
+                workers,
                 metrics: metrics.consumer(name),
                 feed: feed.clone(),
                 clock: clock.clone(),

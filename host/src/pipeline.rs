@@ -41,6 +41,7 @@ pub mod unconfirmed;
 pub mod verdict;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ pub struct Parts {
     pub ages: Arc<ages::Ages>,
     /// Held by whatever must run alone in this host.
     pub quarantine: Arc<quarantine::Quarantine>,
+    /// Chunks of attempts that can compute at once: the machine's cores.
+    pub workers: NonZeroUsize,
     /// What it counts.
     pub metrics: metrics::Consumer,
     /// Where it tells what became of events, for whoever watches.

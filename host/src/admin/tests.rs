@@ -9,6 +9,7 @@ mod who;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -79,6 +80,7 @@ impl Running {
             inherited: Inherited::default(),
             ages: Arc::new(Ages::since(Clock::system().now())),
             quarantine: Arc::default(),
+            workers: NonZeroUsize::MIN,
             metrics: metrics.consumer(&name),
             feed: feed.clone(),
             clock: Clock::seeded(Timestamp(1_790_000_000_000), 1),

@@ -3,7 +3,6 @@
 //! A task per event costs more than a small guest does. In a chunk, guests that only compute run one after the other on
 //! one worker, guests that wait overlap, and what has ended together is reported together.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +59,7 @@ impl Bench {
             clock: parts.clock.clone(),
             time: parts.consumer.limits.time,
             quarantine: parts.quarantine.clone(),
-            workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            workers: parts.workers.get(),
             permits: Arc::new(Semaphore::new(parts.consumer.concurrency.get())),
         }
     }

@@ -3,7 +3,7 @@
 //! Commit first, then relay, then settle. A crash after the commit leaves rows in the outbox and a record by which the redelivery is
 //! known; a crash before it leaves nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ impl Dispatcher {
 
     pub(super) async fn answered(&mut self, answer: Answer) {
         self.in_ledger -= answer.jobs.len();
-        let mut posts: HashMap<Name, Vec<Posted>> = HashMap::new();
+        let mut posts: BTreeMap<Name, Vec<Posted>> = BTreeMap::new();
         let mut steps = Vec::new();
         for (((job, then), entry), result) in answer.jobs.into_iter().zip(answer.entries.iter()).zip(answer.results) {
             match result {
@@ -99,7 +99,7 @@ impl Dispatcher {
         then: Then,
         entry: &Entry,
         written: &Written,
-        posts: &mut HashMap<Name, Vec<Posted>>,
+        posts: &mut BTreeMap<Name, Vec<Posted>>,
     ) {
         match then {
             Then::Applied => {
@@ -156,7 +156,7 @@ impl Dispatcher {
         &mut self,
         outputs: &[Output],
         written: &Written,
-        posts: &mut HashMap<Name, Vec<Posted>>,
+        posts: &mut BTreeMap<Name, Vec<Posted>>,
     ) -> Option<Posting> {
         let relayed = outputs.iter().filter(|output| self.is_relayed(&output.stream));
         let relayed: Vec<&Output> = relayed.collect();

@@ -51,7 +51,7 @@ impl Dispatcher {
 
     /// What was begun and not ended when a host stops in good order is no reason to suspect it.
     async fn take_back_beginnings(&mut self) {
-        let ended: Vec<Entry> = self.begun.drain().map(|(_, ended)| ended).collect();
+        let ended: Vec<Entry> = std::mem::take(&mut self.begun).into_values().collect();
         if !ended.is_empty() {
             // Best effort: at worst it counts as one crash of three. What was committed meanwhile is refused.
             let write = self.parts.ledger.write(Arc::new(ended));

@@ -224,16 +224,17 @@ impl Lanes {
         self.parked
     }
 
-    /// Takes out everything that does not run.
+    /// Takes out everything that does not run, in the order of the stream.
     pub(super) fn drain(&mut self) -> Vec<Box<Job>> {
         self.ready.clear();
-        let mut jobs = Vec::new();
+        let mut jobs: Vec<Box<Job>> = Vec::new();
         for lane in self.lanes.values_mut() {
             jobs.extend(lane.queue.drain(..));
             if lane.head != Head::Running {
                 lane.head = Head::Absent;
             }
         }
+        jobs.sort_by_key(|job| job.position);
         jobs
     }
 }

@@ -1,7 +1,7 @@
 //! Brings parked lanes back: a few events of each at a time, from the ledger, in order, and no more of all lanes together than the
 //! budget has room for.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::breaker::Era;
@@ -143,7 +143,7 @@ impl Dispatcher {
         let is_released =
             |(key, by): &(&LaneKey, _)| !changed.contains(*key) && holds.get(*key).copied().flatten() != Some(*by);
         let released = self.lanes.held().filter(is_released);
-        let released: Vec<_> = released.map(|(key, by)| (key.clone(), by)).collect();
+        let released: BTreeMap<_, _> = released.map(|(key, by)| (key.clone(), by)).collect();
         for (key, by) in released {
             self.lanes.release(&key, by);
             self.tend(&key);

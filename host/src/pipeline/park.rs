@@ -1,7 +1,7 @@
 //! Parking: a lane that waits long or holds much is moved into the ledger and settled at the broker, in order. One bad key costs disk,
 //! never the stream. `loader` brings it back.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::commit::{Step, Then};
 use super::dispatch::Dispatcher;
@@ -100,7 +100,7 @@ impl Dispatcher {
         if self.is_draining() || !self.is_parking_full() {
             return;
         }
-        let keys: HashSet<LaneKey> = self.moves.waiting.iter().map(|job| job.lane.clone()).collect();
+        let keys: BTreeSet<LaneKey> = self.moves.waiting.iter().map(|job| job.lane.clone()).collect();
         for key in keys {
             let jobs = self.moves.take(&key);
             let left = self.lanes.resume(&key, jobs);

@@ -124,12 +124,14 @@ impl Run {
             self.publish(&mut under_way).await;
             let wake = self.not_before;
             tokio::select! {
+                // As in the dispatcher: a seed repeats a run, and of what stands first there is only so much.
+                biased;
+                () = sleep_until(wake), if wake.is_some() => self.not_before = None,
+                Some((batch, results)) = under_way.next() => self.settle(batch, results).await,
                 posted = rows.recv(), if is_open => match posted {
                     Some(posted) => self.accept(posted),
                     None => is_open = false,
                 },
-                Some((batch, results)) = under_way.next() => self.settle(batch, results).await,
-                () = sleep_until(wake), if wake.is_some() => self.not_before = None,
             }
         }
     }

@@ -3,6 +3,7 @@
 mod breaker;
 mod dead_letters;
 mod duplicates;
+mod everything;
 mod failing;
 mod handler;
 mod lanes;
@@ -11,6 +12,5 @@ mod parking;
 mod races;
 mod relaying;
 mod retry;
-mod simulation;
 mod stage;
 mod stopping;

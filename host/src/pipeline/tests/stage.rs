@@ -108,6 +108,7 @@ impl Stage {
             inherited,
             ages: Arc::new(Ages::since(clock.now())),
             quarantine: Arc::default(),
+            workers: many(2),
             metrics: consumer.clone(),
             feed: self.feed.clone(),
             clock,
