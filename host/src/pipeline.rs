@@ -24,6 +24,7 @@ pub mod budget;
 mod commit;
 mod dispatch;
 mod drain;
+mod in_hand;
 mod intake;
 mod job;
 mod judge;

@@ -122,8 +122,7 @@ impl Dispatcher {
         }
     }
 
-    fn enqueue(&mut self, mut job: Box<Job>) {
-        job.is_twin = !self.on_the_way.insert(job.record);
+    fn enqueue(&mut self, job: Box<Job>) {
         if self.lanes.is_parked(&job.lane) {
             self.park_job(job);
             return;
@@ -145,7 +144,7 @@ impl Dispatcher {
                 // Its lane goes on when its dead letter is durable.
                 Arrived::Conflict(job) => steps.push(self.conflict(job)),
                 done => {
-                    self.on_the_way.remove(&record);
+                    self.in_hand.remove(record);
                     self.sort(done, &mut steps).await;
                     self.go_on(&key);
                 }

@@ -183,7 +183,7 @@ impl Dispatcher {
 
     /// An event has left the consumer: its lane goes on, its delivery is settled when its outputs are confirmed, if it is to wait for them.
     async fn done(&mut self, job: Box<Job>, posting: Option<Posting>) {
-        self.on_the_way.remove(&job.record);
+        self.in_hand.remove(job.record);
         self.begun.remove(&job.record);
         let (key, is_head) = (job.lane.clone(), job.is_head);
         if job.parked.is_some() {

@@ -21,6 +21,7 @@ use super::attempt::{Bench, Finished};
 use super::breaker::{Breaker, Phase};
 use super::budget::Budget;
 use super::commit::Answer;
+use super::in_hand::InHand;
 use super::intake::Intake;
 use super::job::Job;
 use super::lane::Lanes;
@@ -74,8 +75,7 @@ pub(super) struct Dispatcher {
     /// Parked lanes whose first events the last host may have died of: those that are loaded first have a record written before they run.
     pub(super) suspect_lanes: HashSet<LaneKey>,
     pub(super) breaker: Breaker,
-    /// Records on their way, to know a twin by.
-    pub(super) on_the_way: HashSet<RecordKey>,
+    pub(super) in_hand: Arc<InHand>,
     /// Suspects whose beginning is on record, and what takes it back.
     pub(super) begun: BTreeMap<RecordKey, Entry>,
     /// Attempts that run.
@@ -140,6 +140,7 @@ impl Dispatcher {
 
     fn new(parts: Parts, taken: Option<TakenBefore>) -> (Self, Inbox) {
         let budget = Arc::new(Budget::new(parts.consumer.budget));
+        let in_hand = Arc::new(InHand::default());
         // Of each event one message at most is on its way, and one that opens the subscription.
         let capacity = budget.whole().count + 1;
         let (arrivals_in, arrivals) = mpsc::channel(4);
@@ -152,6 +153,7 @@ impl Dispatcher {
             ledger: parts.ledger.clone(),
             taken,
             budget: budget.clone(),
+            in_hand: in_hand.clone(),
             ages: parts.ages.clone(),
             arrivals: arrivals_in,
             paused,
@@ -180,7 +182,7 @@ impl Dispatcher {
             timers: BinaryHeap::new(),
             was_unclean: taken.is_some_and(|taken| taken.is_suspect),
             suspect_lanes: HashSet::new(),
-            on_the_way: HashSet::new(),
+            in_hand,
             begun: BTreeMap::new(),
             running: 0,
             running_in_era: 0,

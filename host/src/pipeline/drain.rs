@@ -30,7 +30,7 @@ impl Dispatcher {
 
     /// Gives back what did not run. What came out of the ledger is still there.
     pub(super) fn hand_back(&mut self, job: Box<Job>) {
-        self.on_the_way.remove(&job.record);
+        self.in_hand.remove(job.record);
         self.hand_back_spent(job.into());
     }
 

@@ -12,6 +12,7 @@ use super::ages::Ages;
 use super::arrival::{Arrival, Arrived, Spent};
 use super::breaker::Era;
 use super::budget::Budget;
+use super::in_hand::InHand;
 use super::job::Job;
 use super::letter;
 use super::until_answered;
@@ -20,7 +21,7 @@ use crate::crash::{self, Point};
 use crate::event::codec::{self, Binding};
 use crate::event::key::LaneKey;
 use crate::event::{Event, key};
-use crate::ledger::{History, Ledger, PayloadHash, RecordKey, TakenBefore};
+use crate::ledger::{History, Known, Ledger, PayloadHash, RecordKey, TakenBefore};
 use crate::metrics;
 use crate::outcome::Reason;
 use crate::plan;
@@ -52,6 +53,8 @@ pub(super) struct Intake {
     pub taken: Option<TakenBefore>,
     /// What it takes from.
     pub budget: Arc<Budget>,
+    /// Where it notes which.
+    pub in_hand: Arc<InHand>,
     /// Where it notes when.
     pub ages: Arc<Ages>,
     /// Where arrivals go.
@@ -160,7 +163,9 @@ impl Intake {
         let taken = returning.map(|returning| returning.taken);
         let suspect = taken.filter(|taken| taken.is_suspect).map(|taken| taken.upto);
         let open = |delivery| self.open(delivery, suspect);
-        let arrived: Vec<Arrived> = deliveries.into_iter().map(open).collect();
+        let mut arrived: Vec<Arrived> = deliveries.into_iter().map(open).collect();
+        // Before the ledger is asked: a twin that is done by then is known there, one that is done later is known here.
+        arrived.iter_mut().for_each(|arrived| self.note(arrived));
         let keys: Vec<RecordKey> = arrived.iter().filter_map(asked).collect();
         if keys.is_empty() {
             return arrived;
@@ -168,7 +173,7 @@ impl Intake {
         let known = until_answered(&self.metrics, "look_up", || self.ledger.look_up(keys.clone())).await;
         let mut known = known.into_iter();
         let judge = |arrived: Arrived| match asked(&arrived).and_then(|_| known.next()) {
-            Some(known) => arrived.judged(known),
+            Some(known) => self.judged(arrived, known),
             None => arrived,
         };
         let arrived: Vec<Arrived> = arrived.into_iter().map(judge).collect();
@@ -177,6 +182,27 @@ impl Intake {
             returning.left = returning.left.saturating_sub(new.count() as u64);
         }
         arrived
+    }
+
+    fn note(&self, arrived: &mut Arrived) {
+        if let Arrived::Fresh(job) = arrived {
+            job.is_twin = !self.in_hand.insert(job.record);
+        }
+    }
+
+    /// What the ledger knows decides what becomes of an arrival. If that is no attempt, it is not in hand any more.
+    fn judged(&self, arrived: Arrived, known: Known) -> Arrived {
+        let noted = match &arrived {
+            Arrived::Fresh(job) if !job.is_twin => Some(job.record),
+            _ => None,
+        };
+        let judged = arrived.judged(known);
+        if let Some(record) = noted
+            && !matches!(judged, Arrived::Fresh(_))
+        {
+            self.in_hand.remove(record);
+        }
+        judged
     }
 
     /// Decodes a delivery and sorts it. Up to `suspect` it may be what the last host died of.

@@ -143,7 +143,7 @@ impl Dispatcher {
         crash::at(Point::Parked);
         self.parts.metrics.parked(1);
         self.tell(&job, "parked", &[], None);
-        self.on_the_way.remove(&job.record);
+        self.in_hand.remove(job.record);
         let key = job.lane.clone();
         self.lanes.moved(&key);
         self.settle(job.into()).await;

@@ -10,8 +10,8 @@ use crate::broker::Position;
 use crate::event::key::LaneKey;
 use crate::ledger::embedded::Embedded;
 use crate::ledger::{
-    Entry, Error, Known, Ledger, ParkedEvent, ParkedLane, Parking, Read, RecordKey, Refused, StateBucket, StateKey,
-    TakenBefore, Written,
+    Change, Entry, Error, Known, Ledger, ParkedEvent, ParkedLane, Parking, Read, RecordKey, Refused, StateBucket,
+    StateKey, TakenBefore, Written,
 };
 use crate::plan::Name;
 
@@ -22,6 +22,8 @@ pub(super) struct Switch {
     refused: AtomicUsize,
     listings: Mutex<Option<Gate>>,
     loads: Mutex<Option<Gate>>,
+    look_ups: Mutex<Option<Gate>>,
+    ends: Mutex<Option<Gate>>,
     held_up: AtomicUsize,
 }
 
@@ -38,6 +40,16 @@ impl Switch {
     /// The same for the first events of a lane.
     pub(super) fn hold_up_loads(&self, gate: &Gate) {
         *self.loads.lock().unwrap() = Some(gate.clone());
+    }
+
+    /// The same for look-ups.
+    pub(super) fn hold_up_look_ups(&self, gate: &Gate) {
+        *self.look_ups.lock().unwrap() = Some(gate.clone());
+    }
+
+    /// From now on a write that ends an attempt without success waits at the gate when it is durable, before it is answered.
+    pub(super) fn hold_up_failures(&self, gate: &Gate) {
+        *self.ends.lock().unwrap() = Some(gate.clone());
     }
 
     /// How many were held up so far.
@@ -79,14 +91,22 @@ impl Ledger for Failing {
     fn look_up(&self, keys: Vec<RecordKey>) -> BoxFuture<'_, Result<Vec<Known>, Error>> {
         Box::pin(async move {
             self.check()?;
-            self.inner.look_up(keys).await
+            let known = self.inner.look_up(keys).await;
+            self.switch.wait_at(&self.switch.look_ups).await;
+            known
         })
     }
 
     fn write(&self, entries: Arc<Vec<Entry>>) -> BoxFuture<'_, Result<Vec<Result<Written, Refused>>, Error>> {
         Box::pin(async move {
             self.check()?;
-            self.inner.write(entries).await
+            let is_failure = |entry: &Entry| matches!(entry.change, Change::Failed(_) | Change::Dead { .. });
+            let is_failure = entries.iter().any(is_failure);
+            let written = self.inner.write(entries).await;
+            if is_failure {
+                self.switch.wait_at(&self.switch.ends).await;
+            }
+            written
         })
     }
 

@@ -126,3 +126,28 @@ async fn a_redrive_while_its_lane_is_read_is_not_forgotten() {
     assert_eq!(stage.plugin.called(), ["bad", "b1", "bad", "a2"]);
     stage.until_idle().await;
 }
+
+/// It was attempted a second time once, in vain: the look-up did not know of the first, and the first was forgotten when its answer came.
+#[tokio::test]
+async fn a_twin_whose_look_up_is_older_than_the_end_of_the_first_does_not_run() {
+    let (running, looked_up) = (Gate::shut(), Gate::shut());
+    let script = running.clone();
+    let stage = Stage::started(move |event, _| match event.id.as_str() {
+        "a1" => Answer::Done.at(&script),
+        _ => Answer::Done,
+    })
+    .await;
+    stage.send("a1", "a").await;
+    stage.until_called("a1", 1).await;
+    stage.ledger_switch.hold_up_look_ups(&looked_up);
+    stage.send("a1", "a").await;
+    stage
+        .until("the look-up", |stage| stage.ledger_switch.held_up() == 1)
+        .await;
+    running.open();
+    stage.until("the commit", |stage| stage.counts().committed == 1).await;
+    looked_up.open();
+    stage.until_settled().await;
+    assert_eq!(stage.plugin.called(), ["a1"]);
+    stage.until_idle().await;
+}
