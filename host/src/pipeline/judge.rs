@@ -119,11 +119,15 @@ impl Dispatcher {
         }
     }
 
-    fn fail(&self, mut job: Box<Job>, pause: Duration) -> Step {
+    fn fail(&mut self, mut job: Box<Job>, pause: Duration) -> Step {
         job.history.next_at = self.parts.clock.wall().after(pause);
         // It ended, so that no host died of it: the ledger forgets that, too.
         (job.started, job.is_begun) = (0, false);
         let entry = self.entry(&job, Change::Failed(job.history.clone()));
+        // A stop may come before the answer: what it takes the beginning back with must know of this attempt.
+        if let Some(ended) = self.begun.get_mut(&job.record) {
+            ended.clone_from(&entry);
+        }
         Step {
             job,
             entry,

@@ -179,6 +179,31 @@ async fn a_parked_event_that_kills_hosts_is_found() {
     assert_eq!(stage.plugin.count("bad"), 4);
 }
 
+/// What took its beginning back once took back that it had failed as well.
+#[tokio::test]
+async fn a_failure_that_is_not_answered_when_a_drain_ends_is_counted() {
+    let gate = Gate::shut();
+    let mut stage = Stage::started(|_, _| Answer::Done.at(&Gate::shut())).await;
+    stage.send("a1", "a").await;
+    stage.until_called("a1", 1).await;
+    stage.crash().await;
+    stage.plugin.becomes(|_, attempt| match attempt {
+        1 => Answer::Fail(Class::Transient),
+        _ => Answer::Done,
+    });
+    stage.ledger_switch.hold_up_failures(&gate);
+    stage.start().await;
+    stage
+        .until("the failure", |stage| stage.ledger_switch.held_up() == 1)
+        .await;
+    stage.stop_within(Duration::ZERO).await;
+    gate.open();
+    stage.start().await;
+    stage.until_settled().await;
+    let attempts: Vec<u32> = stage.plugin.calls().iter().map(|called| called.attempt).collect();
+    assert_eq!(attempts, [1, 1, 2]);
+}
+
 /// The host ends, so that the next one finds the event by its record.
 #[tokio::test]
 async fn a_panic_in_an_attempt_ends_the_pipeline() {
