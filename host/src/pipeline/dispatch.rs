@@ -74,6 +74,8 @@ pub(super) struct Dispatcher {
     pub(super) was_unclean: bool,
     /// Parked lanes whose first events the last host may have died of: those that are loaded first have a record written before they run.
     pub(super) suspect_lanes: HashSet<LaneKey>,
+    /// Suspects that were parked since: when they are loaded they are suspects still. No more than there were at the start.
+    pub(super) parked_suspects: HashSet<RecordKey>,
     pub(super) breaker: Breaker,
     pub(super) in_hand: Arc<InHand>,
     /// Suspects whose beginning is on record, and what takes it back.
@@ -182,6 +184,7 @@ impl Dispatcher {
             timers: BinaryHeap::new(),
             was_unclean: taken.is_some_and(|taken| taken.is_suspect),
             suspect_lanes: HashSet::new(),
+            parked_suspects: HashSet::new(),
             in_hand,
             begun: BTreeMap::new(),
             running: 0,

@@ -36,7 +36,9 @@ impl Dispatcher {
 
     fn judge_one(&mut self, mut finished: Finished) -> Option<Step> {
         // The host has outlived it: running it again (state had changed) is no second beginning.
-        finished.job.is_suspect = false;
+        if std::mem::take(&mut finished.job.is_suspect) {
+            self.parked_suspects.remove(&finished.job.record);
+        }
         let now = self.now();
         self.note(&finished, now);
         let verdict = verdict(

@@ -227,7 +227,7 @@ impl Dispatcher {
             taken: self.now(),
             history: event.history.unwrap_or_default(),
             started: event.started,
-            is_suspect,
+            is_suspect: is_suspect || self.parked_suspects.contains(&event.record),
             is_begun: false,
             is_twin: false,
             is_head: false,

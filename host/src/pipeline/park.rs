@@ -144,6 +144,9 @@ impl Dispatcher {
         self.parts.metrics.parked(1);
         self.tell(&job, "parked", &[], None);
         self.in_hand.remove(job.record);
+        if job.is_suspect {
+            self.parked_suspects.insert(job.record);
+        }
         let key = job.lane.clone();
         self.lanes.moved(&key);
         self.settle(job.into()).await;

@@ -179,6 +179,32 @@ async fn a_parked_event_that_kills_hosts_is_found() {
     assert_eq!(stage.plugin.count("bad"), 4);
 }
 
+/// What is parked was once no suspect any more, and killed a host more.
+#[tokio::test]
+async fn a_suspect_that_is_parked_after_the_stop_stays_one() {
+    let mut stage = Stage::new(|_, _| Answer::Done.at(&Gate::shut()));
+    stage.plan.retry.park_after = Duration::from_millis(10);
+    stage.start().await;
+    stage.send_many(&["a1", "bad"], "a").await;
+    stage.until_called("a1", 1).await;
+    stage.pass("b1").await;
+    stage.crash().await;
+    stage
+        .plugin
+        .becomes(|event, attempt| match (event.id.as_str(), attempt) {
+            ("a1", 1) => Answer::FailFor(Duration::from_millis(50)),
+            _ => deadly(event, attempt),
+        });
+    for calls in 1..=2 {
+        stage.start().await;
+        stage.until_called("bad", calls).await;
+        stage.crash().await;
+    }
+    stage.start().await;
+    assert_eq!(stage.until_dead(1).await[0].reason, Reason::HostCrash);
+    assert_eq!(stage.plugin.count("bad"), 2);
+}
+
 /// What took its beginning back once took back that it had failed as well.
 #[tokio::test]
 async fn a_failure_that_is_not_answered_when_a_drain_ends_is_counted() {
