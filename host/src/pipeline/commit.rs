@@ -50,6 +50,8 @@ pub(super) struct Answer {
     jobs: Vec<(Box<Job>, Then)>,
     entries: Arc<Vec<Entry>>,
     results: Vec<Result<Written, Refused>>,
+    /// How often the parking had been looked at when they were written.
+    looks: u64,
 }
 
 impl Dispatcher {
@@ -59,7 +61,11 @@ impl Dispatcher {
             return;
         }
         self.in_ledger += steps.len();
-        let (ledger, metrics) = (self.parts.ledger.clone(), self.parts.metrics.clone());
+        let (ledger, metrics, looks) = (
+            self.parts.ledger.clone(),
+            self.parts.metrics.clone(),
+            self.listing.asked,
+        );
         self.back.push(Box::pin(async move {
             let (mut jobs, mut entries) = (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
             for step in steps {
@@ -68,12 +74,19 @@ impl Dispatcher {
             }
             let entries = Arc::new(entries);
             let results = until_answered(&metrics, "write", || ledger.write(entries.clone())).await;
-            Back::Answer(Answer { jobs, entries, results })
+            Back::Answer(Answer {
+                jobs,
+                entries,
+                results,
+                looks,
+            })
         }));
     }
 
     pub(super) async fn answered(&mut self, answer: Answer) {
         self.in_ledger -= answer.jobs.len();
+        let is_hold = |entry: &Entry| matches!(entry.change, Change::Dead { hold: true, .. });
+        let holds = answer.entries.iter().any(is_hold);
         let mut posts: BTreeMap<Name, Vec<Posted>> = BTreeMap::new();
         let mut steps = Vec::new();
         for (((job, then), entry), result) in answer.jobs.into_iter().zip(answer.entries.iter()).zip(answer.results) {
@@ -89,6 +102,10 @@ impl Dispatcher {
             if let Some(relay) = self.parts.relays.get(&stream) {
                 relay.post(rows).await;
             }
+        }
+        if holds && answer.looks != self.listing.asked && !self.is_draining() {
+            // Whoever redrove or purged the letter before it was known here has told it already.
+            self.list_lanes();
         }
         self.write(steps);
     }

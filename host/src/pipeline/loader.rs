@@ -94,6 +94,8 @@ pub(super) struct Loaded {
 pub(super) struct Listing {
     is_under_way: bool,
     is_wanted: bool,
+    /// How often the parking was to be looked at.
+    pub(super) asked: u64,
     changed: HashSet<LaneKey>,
 }
 
@@ -123,6 +125,7 @@ impl Dispatcher {
 
     /// Looks at the parking again: dead letters were redriven or purged.
     pub(super) fn list_lanes(&mut self) {
+        self.listing.asked += 1;
         if self.listing.is_under_way {
             self.listing.is_wanted = true;
             return;

@@ -151,3 +151,21 @@ async fn a_twin_whose_look_up_is_older_than_the_end_of_the_first_does_not_run() 
     assert_eq!(stage.plugin.called(), ["a1"]);
     stage.until_idle().await;
 }
+
+/// The lane stayed held for ever once: the purge was told before the hold was known.
+#[tokio::test]
+async fn a_purge_that_comes_before_its_death_is_answered_frees_the_lane() {
+    let (stage, _) = holding().await;
+    let gate = Gate::shut();
+    stage.ledger_switch.hold_up_failures(&gate);
+    stage.send_many(&["bad", "a2"], "a").await;
+    stage
+        .until("the death", |stage| stage.ledger_switch.held_up() == 1)
+        .await;
+    let dead = stage.until_dead(1).await;
+    stage.purge(dead[0].id).await;
+    stage.pass("b1").await;
+    gate.open();
+    stage.until_called("a2", 1).await;
+    stage.until_idle().await;
+}
