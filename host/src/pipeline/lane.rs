@@ -170,6 +170,8 @@ impl Lanes {
         } else {
             job.is_head = false;
             lane.queue.push_front(job);
+            #[cfg(test)]
+            super::tests::simulation::bugs::taken_back(&mut lane.queue);
         }
     }
 

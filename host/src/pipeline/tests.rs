@@ -1,4 +1,4 @@
-//! The behaviour of a whole consumer over the real embedded store, ledger and broker.
+//! The behaviour of a whole consumer over the real embedded store, ledger and broker; and, in `simulation`, over simulated ones.
 
 mod breaker;
 mod dead_letters;
@@ -12,5 +12,6 @@ mod parking;
 mod races;
 mod relaying;
 mod retry;
+pub(super) mod simulation;
 mod stage;
 mod stopping;
