@@ -1,7 +1,7 @@
 //! Named places at which a test has this process die, as by SIGKILL: no destructor runs, nothing is flushed.
 //!
 //! In a debug build, `TIDEGATE_CRASH_AT=name` in the environment names the place, `name:3` the third time that it is come to. In
-//! a release build [`at`] is empty. `docs/reliability-crash.md` says what each leaves behind.
+//! a release build `at` is empty. `docs/reliability-crash.md` says what each leaves behind.
 
 macro_rules! points {
     ($($(#[$doc:meta])* $point:ident = $name:literal,)+) => {

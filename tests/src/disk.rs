@@ -175,11 +175,10 @@ impl Disk {
         let left = self.folder.path().join("left");
         rest.folder(&id(&self.root), &left);
         // The config is not the host's to lose.
-        for name in ["data"] {
-            let _ = fs::remove_dir_all(self.root.join(name));
-            if left.join(name).exists() {
-                fs::rename(left.join(name), self.root.join(name)).expect("one file system");
-            }
+        let data = self.root.join("data");
+        let _ = fs::remove_dir_all(&data);
+        if left.join("data").exists() {
+            fs::rename(left.join("data"), data).expect("one file system");
         }
         fs::remove_dir_all(left).expect("it was made");
         fs::remove_dir_all(self.shadow()).expect("the shim made it");

@@ -87,6 +87,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     fn after(start: Instant, ms: u64) -> Instant {
         start + Duration::from_millis(ms)
@@ -94,7 +95,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_commit_is_trouble_while_it_waits_and_a_while_after() {
-        let (health, start) = (Health::default(), Instant::now());
+        let (health, start) = (Health::default(), Clock::system().now());
         health.begins(start);
         assert_eq!(health.trouble(after(start, 499)), None);
         let slow = |ms| Some(Trouble::Slow(Duration::from_millis(ms)));
@@ -106,7 +107,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_quick_commit_ends_it() {
-        let (health, start) = (Health::default(), Instant::now());
+        let (health, start) = (Health::default(), Clock::system().now());
         for ms in [900, 3] {
             health.begins(start);
             health.ends(after(start, ms));
@@ -116,7 +117,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_can_not_be_written_is_trouble_until_it_is_mended() {
-        let (health, start) = (Health::default(), Instant::now());
+        let (health, start) = (Health::default(), Clock::system().now());
         health.fails(&Error::Unavailable("no space".to_owned()));
         let trouble = health.trouble(after(start, 60_000)).unwrap().to_string();
         assert!(trouble.contains("no space"), "{trouble}");

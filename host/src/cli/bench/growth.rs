@@ -31,6 +31,7 @@ const SECONDS: u16 = 3;
 
 /// Arguments of `tidegate bench --grow`.
 #[derive(Debug, clap::Args)]
+#[group(id = "growth")]
 pub(super) struct Args {
     /// Measures the host alone as one thing grows, instead of the contenders.
     #[arg(long, value_name = "WHAT", value_delimiter = ',', conflicts_with = "rates")]

@@ -13,13 +13,9 @@ pub(super) fn after_commit(story: &Story<'_>) -> Result<(), String> {
         match fact {
             Fact::Wrote {
                 event: Some(event),
-                change,
+                change: Change::Applied { .. } | Change::Dead { .. } | Change::Parked { .. },
                 ..
-            } if matches!(
-                change,
-                Change::Applied { .. } | Change::Dead { .. } | Change::Parked { .. }
-            ) =>
-            {
+            } => {
                 kept.insert(*event);
             }
             Fact::Settled {
