@@ -357,12 +357,15 @@ pub(super) fn keep_name(keyspace: &Keyspace) -> Result<(), Error> {
     sync_folder(folder).map_err(|error| Error::io("sync the folder of the tables", &error))
 }
 
+/// The same for records, whose keys are random: the larger the list in memory, the more of it is looked at to insert into it.
+const RECORDS_MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Records are 25 bytes of hash: nothing to compress. The engine's own filters, 10 bits for each id, are for ids that the bucket holds, in one
 /// of its files, and for all until its ids are in memory.
 pub(super) fn record_options() -> KeyspaceCreateOptions {
     let filter = FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0));
     KeyspaceCreateOptions::default()
-        .max_memtable_size(MEMTABLE_BYTES)
+        .max_memtable_size(RECORDS_MEMTABLE_BYTES)
         .filter_policy(FilterPolicy::all(filter))
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
         .data_block_size_policy(BlockSizePolicy::all(4 * 1024))
