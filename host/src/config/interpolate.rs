@@ -59,6 +59,12 @@ fn value(expression: &str, at: usize, env: &dyn Fn(&str) -> Option<String>) -> R
     }
 }
 
+/// Whether a text is one variable and nothing else, without a default.
+pub(super) fn is_one_variable(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(is_variable)
+}
+
 fn is_variable(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|c: char| c.is_ascii_digit())

@@ -32,7 +32,7 @@ pub(super) struct Key {
 /// A table whose keys the user chooses, in the order of the file.
 pub(super) struct Named<T>(pub(super) Vec<(Key, At<T>)>);
 
-/// Text that may hold credentials in front of an `@`: they are never quoted.
+/// Text that may hold credentials in front of an `@`, or behind a `?`: they are never quoted.
 pub(super) struct Location {
     pub(super) text: String,
     /// Its scheme comes from a variable, so that the file can mean another kind of broker elsewhere.
@@ -75,6 +75,10 @@ const SIZE: Notation<Size> = Notation {
     hint: "write a number and a unit: \"64MiB\", \"10kB\"",
 };
 
+const TABLE: &str = "a table";
+
+const VARIABLE_HINT: &str = "write ${VAR} or ${VAR:-default}, and $${ for the text ${";
+
 /// A type that a key can have.
 pub(super) trait Written: Sized {
     /// Reads a value; `None` if it is wrong, which has been said then.
@@ -107,6 +111,26 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
+    /// As [`Reader::text`], and shows nothing of the text but a name that is all of it: `"${TOKEN}"` is no secret, and worth seeing.
+    fn secret(&mut self, value: &Spanned<DeValue<'_>>) -> Option<String> {
+        if value.get_ref().as_str().is_some_and(interpolate::is_one_variable) {
+            return self.text(value);
+        }
+        self.conceal_all(value);
+        let Some(text) = value.get_ref().as_str() else {
+            return self.wrong_type(value, "a string");
+        };
+        let (code, message) = match interpolate(text, self.env) {
+            Ok(text) => return Some(text),
+            Err(interpolate::Error::Missing { .. }) => {
+                (Code::MissingVariable, "an environment variable in it is not set")
+            }
+            Err(_) => (Code::BadVariable, "there is a `${` in it that begins no variable"),
+        };
+        self.sheet.error(code, &value.span(), message).hint(VARIABLE_HINT);
+        None
+    }
+
     fn bad_variable(&mut self, error: &interpolate::Error, span: &Span) {
         let (code, name, hint) = match error {
             interpolate::Error::Missing { name, .. } => (
@@ -114,11 +138,9 @@ impl<'a> Reader<'a> {
                 Some(name),
                 format!("set it, or give it a default: ${{{name}:-...}}"),
             ),
-            interpolate::Error::Unclosed { .. } | interpolate::Error::BadName { .. } => (
-                Code::BadVariable,
-                None,
-                "write ${VAR} or ${VAR:-default}, and $${ for the text ${".to_owned(),
-            ),
+            interpolate::Error::Unclosed { .. } | interpolate::Error::BadName { .. } => {
+                (Code::BadVariable, None, VARIABLE_HINT.to_owned())
+            }
         };
         let span = name
             .and_then(|name| self.variable(name, span))
@@ -133,7 +155,12 @@ impl<'a> Reader<'a> {
         Some(start..start + expression.len())
     }
 
+    /// Shows a plain value that stands in another's place. Where a table belongs or stands, it may be credentials instead, or hold some.
     fn wrong_type<T>(&mut self, value: &Spanned<DeValue<'_>>, expected: &str) -> Option<T> {
+        let is_plain = !value.get_ref().is_table() && !value.get_ref().is_array();
+        if !is_plain || expected == TABLE {
+            self.conceal_all(value);
+        }
         let found = value.get_ref().type_str();
         let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
         let message = format!("expected {expected}, found {article} {found}");
@@ -156,13 +183,12 @@ impl<'a> Reader<'a> {
             .ok()
     }
 
-    /// Masks every string below a value.
+    /// Masks every value below a value. A number is no secret where text belongs, but it may have been meant as one.
     fn conceal_all(&mut self, value: &Spanned<DeValue<'_>>) {
         match value.get_ref() {
-            DeValue::String(_) => self.sheet.conceal(value.span()),
             DeValue::Array(values) => values.iter().for_each(|value| self.conceal_all(value)),
             DeValue::Table(table) => table.values().for_each(|value| self.conceal_all(value)),
-            _ => {}
+            _ => self.sheet.conceal(value.span()),
         }
     }
 
@@ -199,7 +225,7 @@ impl<'v, 'i> Entries<'v, 'i> {
     pub(super) fn open(value: &'v Spanned<DeValue<'i>>, reader: &mut Reader<'_>) -> Option<Self> {
         match value.get_ref().as_table() {
             Some(table) => Some(Self::of(table, value.span())),
-            None => reader.wrong_type(value, "a table"),
+            None => reader.wrong_type(value, TABLE),
         }
     }
 
@@ -245,13 +271,15 @@ impl<'v, 'i> Entries<'v, 'i> {
     }
 }
 
-/// Whether a value is no secret by the names that its key has and was meant to have: text, or a list of texts, without credentials in a URL.
+/// Whether a value is no secret by the names that its key has and was meant to have: a number, a text, or a list of them, without credentials
+/// in a URL.
 fn is_plain(names: &[&str], value: &Spanned<DeValue<'_>>) -> bool {
     const SECRET: [&str; 8] = ["pass", "pwd", "token", "nkey", "secret", "cred", "auth", "_key"];
     let is_secret = |name: &&str| SECRET.iter().any(|word| name.to_ascii_lowercase().contains(word));
     let is_plain_text = |value: &Spanned<DeValue<'_>>| {
-        let text = value.get_ref().as_str();
-        text.is_some_and(|text| !text.contains("://") && !text.contains('@'))
+        let value = value.get_ref();
+        let text = value.as_str();
+        !value.is_table() && !value.is_array() && text.is_none_or(|text| !text.contains("://") && !text.contains('@'))
     };
     let is_plain_value = match value.get_ref() {
         DeValue::Array(values) => values.iter().all(is_plain_text),
@@ -338,12 +366,7 @@ impl Written for String {
 
 impl Written for Secret {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        // `${TOKEN}` in a file is no secret, and worth seeing.
-        let raw = reader.sheet.raw(&value.span());
-        if !raw.contains("${") {
-            reader.conceal_all(value);
-        }
-        reader.text(value).map(Secret::new)
+        reader.secret(value).map(Secret::new)
     }
 }
 
@@ -354,6 +377,9 @@ impl Written for Location {
         if let Some(end) = raw.rfind('@') {
             let start = raw.find("://").map_or(1, |scheme| scheme + 3);
             reader.sheet.conceal(span.start + start..span.start + end);
+        }
+        if let Some(start) = raw.find(['?', '#']) {
+            reader.sheet.conceal(span.start + start + 1..span.end.saturating_sub(1));
         }
         let written = value.get_ref().as_str().unwrap_or_default();
         let varies = written.split(':').next().is_some_and(|scheme| scheme.contains("${"));

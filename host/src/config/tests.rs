@@ -342,6 +342,10 @@ fn secrets_are_never_shown() {
         ("token = \"hunter2", "unclosed string"),
         ("token = \"hunter2\" \"hunter2\"", "two strings"),
         ("mapping = { token = \"hunter2\", id = }", "no value"),
+        ("password = \"hunter2${NONE}\"", "half a variable"),
+        ("password = \"${hunter2 x}\"", "no variable"),
+        ("password = \"hunter2${\"", "no variable's end"),
+        ("password = \"${NONE:-hunter2}\"", "a default, and no user"),
     ];
     for (line, what) in wrong {
         let text = format!("[ledger]\nurl = \"embedded:d\"\n[broker.main]\nurl = \"nats://h\"\n{line}\n");
@@ -358,6 +362,10 @@ fn secrets_are_never_shown() {
         "http://bob:hunter2@h",
         "nats://hunter2@h:port",
         "nats://bob:hunter2@a,nats://eve:hunter2@b",
+        "nats://h?token=hunter2",
+        "ftp://h/?token=hunter2",
+        "http://h/hook?code=hunter2",
+        "http://h/hook#hunter2",
     ] {
         let from_env = |_: &str| Some(url.to_owned());
         for text in [url, "${URL}"] {
@@ -365,6 +373,52 @@ fn secrets_are_never_shown() {
             let problems = parsed(&text, &from_env).unwrap_err().to_string();
             assert!(!problems.contains("hunter2"), "{problems}");
         }
+    }
+}
+
+/// A number where text belongs was shown, and it may well be a password.
+#[test]
+fn a_secret_that_is_no_text_is_not_shown() {
+    for line in [
+        "password = 7654321",
+        "token = [\"7654321\", 1]",
+        "nkey = { a = 7654321 }",
+        "passwrod = 7654321",
+        "timeout = { token = \"7654321\" }",
+        "user = [\"7654321\"]",
+        "[broker]\nother = \"nats://bob:7654321@h\"",
+        "[consumer.x.grants]\nconfig = \"7654321\"",
+    ] {
+        let text = format!("[ledger]\nurl = \"embedded:d\"\n[broker.main]\nurl = \"nats://h\"\n{line}\n");
+        let problems = parsed(&text, &no_env).unwrap_err().to_string();
+        assert!(!problems.contains("7654321"), "{problems}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_all_of_a_secret_is_shown() {
+    let text = "[ledger]\nurl = \"embedded:d\"\n[admin]\ntoken = \"${TIDEGATE_TOKEN}\"\n";
+    let problems = parsed(text, &no_env).unwrap_err().to_string();
+    assert!(
+        problems.contains("the environment variable TIDEGATE_TOKEN is not set"),
+        "{problems}"
+    );
+    assert!(problems.contains("token = \"${TIDEGATE_TOKEN}\""), "{problems}");
+}
+
+/// What stands in a plugin's folder is the plugin's, and must not choose files elsewhere.
+#[test]
+fn a_plugins_manifest_does_not_lead_out_of_its_folder() {
+    let folder = folder();
+    let outside = folder.path().join("outside.wasm");
+    std::fs::write(&outside, "").unwrap();
+    for name in ["../../../../outside", &outside.with_extension("").display().to_string()] {
+        let plugin = folder.path().join("led-out");
+        std::fs::create_dir_all(plugin.join("target/wasm32-wasip2/release")).unwrap();
+        std::fs::write(plugin.join("Cargo.toml"), format!("[package]\nname = {name:?}\n")).unwrap();
+        let text = format!("{BASE}[consumer.x]\nplugin = \"led-out\"\nreads = \"in\"\n");
+        let problems = parse(&text, &folder.path().join("tidegate.toml"), &no_env).unwrap_err();
+        assert_eq!(problems.0[0].code, Code::PluginNotFound, "{problems}");
     }
 }
 

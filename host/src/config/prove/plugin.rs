@@ -63,5 +63,7 @@ fn built(folder: &Path) -> Result<PathBuf, String> {
 fn crate_name(manifest: &str) -> Option<String> {
     let manifest: toml::Table = manifest.parse().ok()?;
     let name = |section: &str| Some(manifest.get(section)?.get("name")?.as_str()?.to_owned());
-    name("lib").or_else(|| name("package"))
+    // Of no other characters does Cargo make names; with others the path could lead out of the folder.
+    let is_plain = |name: &String| name.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_');
+    name("lib").or_else(|| name("package")).filter(is_plain)
 }

@@ -170,8 +170,16 @@ pub(super) fn route(text: &str) -> Result<String, String> {
     }
 }
 
-/// A URL without what stands before its `@`.
+/// A URL without what stands before its `@` and behind its `?`.
 pub(super) fn redacted(url: &str) -> String {
+    let (url, more) = match url.split_once(['?', '#']) {
+        Some((url, _)) => (url, "?***"),
+        None => (url, ""),
+    };
+    format!("{}{more}", without_user(url))
+}
+
+fn without_user(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     match rest.rsplit_once('@') {
         Some((_, host)) if scheme.is_empty() => format!("***@{host}"),
