@@ -54,7 +54,8 @@ impl Webhook {
             permits: Semaphore::new(plan.concurrency.get().min(Semaphore::MAX_PERMITS)),
             broker,
             base,
-            token,
+            authorization: authorization(token),
+            token: plan.token.clone(),
             client,
             clock,
         };
@@ -86,7 +87,7 @@ impl Broker for Webhook {
                 .sender
                 .client
                 .head(self.sender.base.clone())
-                .headers(self.sender.authorization());
+                .headers(self.sender.authorization.clone());
             request
                 .send()
                 .await
@@ -102,7 +103,10 @@ impl Broker for Webhook {
 struct Sender {
     broker: plan::Name,
     base: Url,
-    token: Option<HeaderValue>,
+    /// What every request says of who we are.
+    authorization: HeaderMap,
+    /// To be kept out of what is said of answers.
+    token: Option<plan::Secret>,
     client: Client,
     clock: Clock,
     /// Of one batch, and of all batches together.
@@ -135,7 +139,8 @@ impl Sender {
             answer::retry_after(response.headers(), self.clock.wall()),
         );
         let body = beginning(response).await;
-        answer::verdict(&self.broker, status, retry_after, &body)
+        let described = answer::described(status, &body, self.token.as_ref());
+        answer::verdict(&self.broker, status, retry_after, &described)
     }
 
     /// The base URL with the message's place below its path; a query of the base stays at the end.
@@ -160,7 +165,7 @@ impl Sender {
     }
 
     fn headers(&self, outgoing: &Outgoing) -> Result<HeaderMap, Error> {
-        let mut headers = self.authorization();
+        let mut headers = self.authorization.clone();
         for (name, value) in outgoing.message.headers.iter() {
             match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 (Ok(name), Ok(value)) => headers.append(name, value),
@@ -171,14 +176,6 @@ impl Sender {
             .map_err(|_| self.refused("its id can't be sent as a header".to_owned()))?;
         headers.insert("idempotency-key", id);
         Ok(headers)
-    }
-
-    fn authorization(&self) -> HeaderMap {
-        let token = self
-            .token
-            .iter()
-            .map(|token| (reqwest::header::AUTHORIZATION, token.clone()));
-        token.collect()
     }
 
     fn unreachable(&self, error: reqwest::Error) -> Error {
@@ -218,6 +215,11 @@ fn bearer(token: &plan::Secret) -> Result<HeaderValue, String> {
         .map_err(|_| "its token has characters that a header can't hold".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn authorization(token: Option<HeaderValue>) -> HeaderMap {
+    let lines = token.map(|token| (reqwest::header::AUTHORIZATION, token));
+    lines.into_iter().collect()
 }
 
 /// The beginning of an answer's body. One that breaks off is as good as its status.

@@ -107,9 +107,10 @@ async fn repeat(request: Request) -> Response {
             .map_or("-".into(), |value| String::from_utf8_lossy(value.as_bytes()))
     };
     let text = format!(
-        "{} {} {} {} {} {}",
+        "{} {} {} {} {} {} {}",
         request.method(),
         request.uri(),
+        header("authorization").len(),
         header("authorization"),
         header("idempotency-key"),
         header("ce-id"),
@@ -136,8 +137,27 @@ async fn a_request_carries_headers_token_and_idempotency_key_to_its_place() {
             .await
             .remove(0)
             .expect_err("repeated");
-        let wanted = format!("POST {expected} Bearer s3cret out-1 a%20b text/x");
+        let wanted = format!("POST {expected} 13 Bearer *** out-1 a%20b text/x");
         assert!(error.to_string().contains(&wanted), "{wanted:?} in {error}");
+    }
+}
+
+async fn echo(request: Request) -> Response {
+    let token = request.headers()["authorization"].to_str().expect("text");
+    // So that a cut of what is repeated would leave a part of it.
+    let page = format!("{}{token}", "x".repeat(190));
+    let status = request.uri().path().trim_start_matches('/').parse().expect("a status");
+    (StatusCode::from_u16(status).expect("a status"), page).into_response()
+}
+
+/// It was repeated in the reason, and so in the log, in readiness and in dead letters.
+#[tokio::test]
+async fn a_token_that_a_receiver_sends_back_is_not_repeated() {
+    let url = receiver(echo).await;
+    for status in ["400", "401", "503"] {
+        let error = send(url.clone(), status).await.expect_err("refused").to_string();
+        assert!(error.contains(status) && error.contains("Bearer"), "{error}");
+        assert!(!error.contains("s3"), "{error}");
     }
 }
 
@@ -162,6 +182,32 @@ async fn what_can_not_be_sent_is_refused() {
         assert!(
             matches!(&error, Error::Refused { reason, .. } if !reason.contains("answers")),
             "{error}"
+        );
+    }
+}
+
+/// Events fill in places, and must not choose whom the host talks to.
+#[tokio::test]
+async fn no_place_leads_to_another_host() {
+    let url = format!("{}/hooks", receiver(repeat).await);
+    let publisher = publisher(&webhook_plan(url)).await;
+    for place in [
+        "//127.0.0.2/x",
+        "///127.0.0.2/x",
+        "\\\\127.0.0.2\\x",
+        "/\t/127.0.0.2/x",
+        "http://127.0.0.2/x",
+        "@127.0.0.2/x",
+        ":80@127.0.0.2/x",
+        "%2f%2f127.0.0.2",
+    ] {
+        let error = soon(publisher.publish(vec![outgoing(place, &[])]))
+            .await
+            .remove(0)
+            .expect_err("repeated");
+        assert!(
+            error.to_string().contains("400 Bad Request: POST /hooks/"),
+            "{place:?}: {error}"
         );
     }
 }

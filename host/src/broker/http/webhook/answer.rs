@@ -7,22 +7,22 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::broker::Error;
 use crate::clock::Timestamp;
-use crate::plan::Name;
+use crate::plan::{Name, Secret};
 
 /// What is repeated of a refusal's body, in bytes.
 const EXCERPT_BYTES_MAX: usize = 200;
 /// A receiver that asks for a longer pause is asked again after this one.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What became of a message, by the answer's status.
+/// What became of a message, by the answer's status; `described` is what is said of it.
 pub(super) fn verdict(
     broker: &Name,
     status: StatusCode,
     retry_after: Option<Duration>,
-    body: &[u8],
+    described: &str,
 ) -> Result<(), Error> {
     let broker = broker.clone();
-    let reason = described(status, body);
+    let reason = described.to_owned();
     match status.as_u16() {
         200..=299 => Ok(()),
         408 | 425 | 429 | 500..=599 => Err(Error::Unreachable {
@@ -42,12 +42,18 @@ pub(super) fn verdict(
     }
 }
 
-fn described(status: StatusCode, body: &[u8]) -> String {
-    let excerpt = body.get(..EXCERPT_BYTES_MAX).unwrap_or(body);
-    let text: String = String::from_utf8_lossy(excerpt)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+/// An answer in words: its status and how its body begins, on one line. A receiver may send back what it was sent, in a page for those who
+/// debug it: the token is masked, before the rest is cut, so that no part of it is left.
+pub(super) fn described(status: StatusCode, body: &[u8], token: Option<&Secret>) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text = match token {
+        Some(token) => text.replace(token.reveal(), "***"),
+        None => text.into_owned(),
+    };
+    let excerpt = text
+        .get(..text.floor_char_boundary(EXCERPT_BYTES_MAX))
+        .unwrap_or_default();
+    let text: String = excerpt.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match text.trim() {
         "" => format!("the receiver answers {status}"),
         text => format!("the receiver answers {status}: {text}"),
@@ -101,7 +107,7 @@ mod tests {
         let broker = Name::new("hook").expect("a name");
         let meaning = |status: u16| {
             let status = StatusCode::from_u16(status).expect("a status");
-            match verdict(&broker, status, None, b"") {
+            match verdict(&broker, status, None, "") {
                 Ok(()) => "ok",
                 Err(Error::Unreachable { .. }) => "again",
                 Err(Error::Refused { .. }) => "refused",
@@ -127,7 +133,8 @@ mod tests {
     fn a_refusal_repeats_the_beginning_of_the_body_on_one_line() {
         let broker = Name::new("hook").expect("a name");
         let body = format!("no\nsuch\torder{}", "x".repeat(1_000));
-        let error = verdict(&broker, StatusCode::BAD_REQUEST, None, body.as_bytes()).expect_err("refused");
+        let said = described(StatusCode::BAD_REQUEST, body.as_bytes(), None);
+        let error = verdict(&broker, StatusCode::BAD_REQUEST, None, &said).expect_err("refused");
         let shown = error.to_string();
         assert!(shown.contains("400 Bad Request: no such order"), "{shown}");
         assert!(shown.len() < 300, "{shown}");
