@@ -22,7 +22,7 @@ use crate::event::{Event, Headers, Message};
 use crate::plan;
 
 pub(crate) use attribute::EXTENSIONS_MAX;
-pub use batch::decode_batch;
+pub use batch::{BATCH_EVENTS_MAX, decode_batch};
 pub use error::Error;
 
 /// The rules that a message follows.

@@ -83,6 +83,12 @@ pub enum Error {
         /// What is wrong.
         rule: &'static str,
     },
+    /// More events in one batch than are taken.
+    #[error("the batch has more than {max} events: send it in parts")]
+    LongBatch {
+        /// The bound.
+        max: usize,
+    },
     /// One event of a batch is none.
     #[error("event {index} of the batch (counted from 0): {error}")]
     InBatch {
@@ -133,6 +139,7 @@ impl Error {
             Self::TooLarge { .. } => "event-too-large",
             Self::Json { .. } => "event-bad-json",
             Self::Data { .. } => "event-bad-data",
+            Self::LongBatch { .. } => "event-batch-too-long",
             Self::InBatch { error, .. } => error.code(),
             Self::Origin { .. } => "event-no-origin",
             Self::BadPlace { .. } => "event-bad-place",

@@ -142,6 +142,17 @@ fn too_many_or_too_large_attributes_are_refused() {
     refuses(&structured_with(&members), Binding::Nats, "event-bad-json", "members");
 }
 
+/// A body of small events took twenty times its own bytes in memory.
+#[test]
+fn a_batch_of_more_events_than_are_taken_is_refused() {
+    let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#;
+    let batch = |count: usize| Bytes::from(format!("[{}]", vec![event; count].join(",")));
+    assert_eq!(decode_batch(&batch(1_000)).map(|events| events.len()), Ok(1_000));
+    let error = decode_batch(&batch(1_001)).expect_err("one too many");
+    assert_eq!(error.code(), "event-batch-too-long");
+    assert!(error.to_string().contains("1000"), "{error}");
+}
+
 #[test]
 fn errors_stay_short_and_on_one_line() {
     let value = format!("%0a{}", "x".repeat(10_000));

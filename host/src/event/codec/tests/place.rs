@@ -54,6 +54,10 @@ fn a_path_is_filled_in_and_stays_below_its_url() {
         place(&["hooks/", ":type", "?x=1"], "a/../b?c#é"),
         Ok("hooks/a%2F..%2Fb%3Fc%23%C3%A9?x=1".to_owned())
     );
+    assert_eq!(
+        place(&["hooks/", ":type"], "//h@evil:80\\"),
+        Ok("hooks/%2F%2Fh%40evil%3A80%5C".to_owned())
+    );
     for bad in ["..", "."] {
         assert_eq!(place(&["hooks/", ":type"], bad), Err("event-bad-place"), "{bad}");
     }
