@@ -224,8 +224,9 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Says what is wrong. Errors repeat what came from outside: it may be of several lines, and moves no cursor.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printed::lines(text));
 }
 
 #[cfg(test)]
