@@ -142,7 +142,7 @@ fn too_many_or_too_large_attributes_are_refused() {
     refuses(&structured_with(&members), Binding::Nats, "event-bad-json", "members");
 }
 
-/// A body of small events took twenty times its own bytes in memory.
+/// However small they are: each takes memory beyond its bytes.
 #[test]
 fn a_batch_of_more_events_than_are_taken_is_refused() {
     let event = r#"{"specversion":"1.0","id":"1","source":"s","type":"t"}"#;
