@@ -7,5 +7,6 @@ mod limits;
 mod loading;
 mod restart;
 mod reuse;
+mod security;
 mod service;
 mod state;

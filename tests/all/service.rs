@@ -3,6 +3,7 @@
 mod away;
 mod commands;
 mod crash;
+mod floods;
 mod ingress;
 mod refused;
 mod stopping;

@@ -230,6 +230,21 @@ impl Host<'_> {
         Said::of(output.expect("the binary can be run"))
     }
 
+    /// Where its admin API is.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Where its ingress is.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[must_use]
+    pub fn ingress(&self) -> SocketAddr {
+        self.ingress.expect("it has an ingress")
+    }
+
     /// Reads from the admin API; status and body.
     ///
     /// # Panics
@@ -253,8 +268,7 @@ impl Host<'_> {
     /// # Panics
     /// If it has no ingress.
     pub fn post(&self, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
-        let ingress = self.ingress.expect("it has an ingress");
-        self.http.post(format!("http://{ingress}/in")).body(body)
+        self.http.post(format!("http://{}/in", self.ingress())).body(body)
     }
 
     /// Puts an event in, in binary mode; the status of the answer.

@@ -1,6 +1,7 @@
 //! Health, and who may ask.
 
 use reqwest::header::HOST;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::admin::{Door, Error};
@@ -81,6 +82,38 @@ async fn api_demands_the_token_and_health_does_not() {
     assert_eq!(with("bearer s3cret").await.0, 200);
     assert_eq!(host.get("/healthz").await.0, 200);
     assert_eq!(host.get("/metrics").await.0, 200);
+}
+
+/// What a request of these bytes is answered.
+async fn raw(host: &Running, request: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(host.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_goes_round_the_token() {
+    let host = Running::start_with(Some("s3cret"), FakeBroker::default()).await;
+    for path in [
+        "/api/v1/streams",
+        "//api/v1/streams",
+        "/%61pi/v1/streams",
+        "/API/v1/streams",
+        "/./api/v1/streams",
+        "/healthz/../api/v1/streams",
+        "/api/v1/streams/",
+        "/api/v1/streams?x=/healthz",
+        "http://localhost/api/v1/streams",
+        "/metrics/../api/v1/streams",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let answer = raw(&host, &request).await;
+        let status = answer.get(9..12).unwrap();
+        assert!(status == "401" || status == "404", "{path}: {answer}");
+        assert!(!answer.contains("orders"), "{path}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -22,18 +22,18 @@ fn committed_by(fact: &Fact) -> &[Put] {
     }
 }
 
-/// The same, without copies of dead letters that are made when they arrive, whatever their key does.
-fn committed_in_order(fact: &Fact) -> &[Put] {
-    match fact {
+/// Whether that is the copy of a dead letter that is made when it arrives, whatever its key does.
+fn is_apart(fact: &Fact) -> bool {
+    matches!(
+        fact,
         Fact::Wrote {
             change: Change::Dead {
                 reason: Reason::IdConflict,
                 ..
             },
             ..
-        } => &[],
-        fact => committed_by(fact),
-    }
+        }
+    )
 }
 
 fn id(put: &Put) -> Id {
@@ -102,6 +102,8 @@ struct Ways<'p> {
     first: BTreeMap<Id, usize>,
     /// Committed more than once: of an event that died again. Which of them is published can't be told.
     again: BTreeSet<Id>,
+    /// Committed apart from the order of their keys. Redriven, their events may die again, and be copied under the same ids.
+    apart: BTreeSet<Id>,
     latest: BTreeMap<Key<'p>, usize>,
 }
 
@@ -110,7 +112,11 @@ fn key(put: &Put) -> Key<'_> {
 }
 
 impl<'p> Ways<'p> {
-    fn commit(&mut self, put: &'p Put) {
+    fn commit(&mut self, put: &'p Put, is_apart: bool) {
+        if is_apart || self.apart.contains(&id(put)) {
+            self.apart.insert(id(put));
+            return;
+        }
         self.commits += 1;
         self.open.entry(key(put)).or_default().insert(self.commits, &put.id);
         if *self.first.entry(id(put)).or_insert(self.commits) != self.commits {
@@ -153,7 +159,9 @@ impl<'p> Ways<'p> {
 pub(super) fn in_order(story: &Story<'_>) -> Result<(), String> {
     let mut ways = Ways::default();
     for (line, fact) in story.facts() {
-        committed_in_order(fact).iter().for_each(|put| ways.commit(put));
+        committed_by(fact)
+            .iter()
+            .for_each(|put| ways.commit(put, is_apart(fact)));
         match fact {
             Fact::Publishing(put) => ways.publishing(put, line)?,
             Fact::Published { put, is_new: true } => ways.published(put, line)?,
