@@ -208,9 +208,12 @@ async fn after_a_start_ids_are_read_into_memory_while_more_are_written() {
     for number in 41..=60 {
         remember(&store, number).await.unwrap();
     }
-    while store.read(|tables| Ok(tables.may_hold(key(0)))).unwrap() {
-        tokio::task::yield_now().await;
-    }
+    let are_read = async {
+        while store.read(|tables| Ok(tables.may_hold(key(0)))).unwrap() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), are_read).await.unwrap();
     let may_hold = |number| store.read(|tables| Ok(tables.may_hold(key(number)))).unwrap();
     assert!((1..=60).all(|number| may_hold(number) && remembers(&store, number)));
     assert!(!(61..=255).any(may_hold));
