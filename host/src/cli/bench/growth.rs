@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// Measures the host alone as one thing grows, instead of the contenders.
     #[arg(long, value_name = "WHAT", value_delimiter = ',', conflicts_with = "rates")]
     pub(super) grow: Vec<Asked>,
-    /// With --grow: how many ids the ledger remembers; each ten million take half a minute and 0.4 GB.
+    /// With --grow: how many ids the ledger remembers; each ten million take a minute or two and 0.3 GB.
     #[arg(long, value_delimiter = ',', default_value = "0,10000000", requires = "grow",
           value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
     ids: Vec<u32>,
