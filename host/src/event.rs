@@ -15,6 +15,10 @@ mod pointer;
 
 pub use headers::Headers;
 
+/// Headers that say to which trace a hop belongs (W3C Trace Context, W3C Baggage). They are no attributes of the event, and go on with whatever
+/// it causes.
+pub const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+
 /// One CloudEvents 1.0 event. Attribute names and values were checked by whoever built it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {

@@ -24,7 +24,7 @@ pub use self::grants::{Grant, Import, InspectError, Inspection, Need, Refusal, i
 pub use self::load::{LoadError, load};
 pub use self::pool::Plugin;
 use crate::event::key::LaneKey;
-use crate::event::{Event, Message};
+use crate::event::{Event, Headers, Message};
 use crate::ledger::{Effects, RecordKey, StateReader};
 use crate::outcome::Outcome;
 use crate::plan;
@@ -49,6 +49,8 @@ pub trait Handler: Send + Sync {
 pub struct Call<'a> {
     /// The event.
     pub event: &'a Event,
+    /// The headers it came with, of which those in [`TRACE_HEADERS`](crate::event::TRACE_HEADERS) go on with what it causes.
+    pub headers: &'a Headers,
     /// Counted from 1, over restarts.
     pub attempt: u32,
     /// When the attempt must have ended, if it has an instance at once. One is waited for until then, and what was waited is added:

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
 use tidegate::clock::Clock;
 use tidegate::event::key::LaneKey;
-use tidegate::event::{Event, Extension, Message, Value};
+use tidegate::event::{Event, Extension, Headers, Message, Value};
 use tidegate::ledger::{self, Read, RecordKey, StateBucket, StateKey, StateReader, Version};
 use tidegate::outcome::{Failure, Outcome};
 use tidegate::plan::{
@@ -203,6 +203,7 @@ pub async fn call_within(plugin: &impl Handler, event: &Event, state: &dyn State
     plugin
         .attempt(Call {
             event,
+            headers: &Headers::default(),
             attempt: 1,
             deadline: Clock::system().now() + time,
             lane: &LaneKey(Arc::from(&b"s1"[..])),

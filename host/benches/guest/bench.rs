@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, join_all, ready};
 use tidegate::clock::Clock;
 use tidegate::config;
 use tidegate::event::key::LaneKey;
-use tidegate::event::{Event, Extension, Value, codec};
+use tidegate::event::{Event, Extension, Headers, Value, codec};
 use tidegate::ledger::{self, Read, RecordKey, StateBucket, StateKey, StateReader};
 use tidegate::outcome::Outcome;
 use tidegate::plan::Plan;
@@ -75,6 +75,7 @@ impl Bench {
 pub(crate) async fn attempt(plugin: &Plugin, event: &Event) {
     let call = Call {
         event,
+        headers: &Headers::default(),
         attempt: 1,
         deadline: Clock::system().now() + Duration::from_secs(2),
         lane: &LaneKey(Arc::from(&b"customer-17"[..])),

@@ -115,6 +115,7 @@ impl Bench {
         let state = Committed(self.ledger.as_ref());
         let call = Call {
             event: &job.event,
+            headers: &job.message.headers,
             attempt: job.history.failed + 1,
             deadline: self.clock.now() + self.time,
             lane: &job.lane,

@@ -7,7 +7,7 @@ use super::Call;
 use super::bindings::consumer::tidegate::plugin::outbox::{Draft, EmitError, Host};
 use super::instance::Guest;
 use crate::event::key::LaneKey;
-use crate::event::{Event, Extension, Value, codec};
+use crate::event::{Event, Extension, Headers, TRACE_HEADERS, Value, codec};
 use crate::ledger::{Output, RecordKey};
 use crate::plan;
 
@@ -24,11 +24,16 @@ const RESERVED: [&str; 9] = [
     "type",
 ];
 
+/// Trace headers that are longer do not go on: no reader must take them (W3C Baggage, section 3.3.2).
+const TRACE_BYTES_MAX: usize = 8_192;
+
 /// Of the event being handled, what its outputs are made with.
 #[derive(Clone, Debug)]
 pub(super) struct Cause {
     id: String,
     inherited: Vec<Extension>,
+    /// Headers of the trace, which each output is given.
+    trace: Headers,
     pub(super) record: RecordKey,
     pub(super) lane: LaneKey,
 }
@@ -40,6 +45,7 @@ impl Cause {
         Self {
             id: call.event.id.clone(),
             inherited: call.event.extensions.iter().filter(inherited).cloned().collect(),
+            trace: trace(call.headers),
             record: call.record,
             lane: call.lane.clone(),
         }
@@ -50,6 +56,7 @@ impl Cause {
         Self {
             id: String::new(),
             inherited: Vec::new(),
+            trace: Headers::default(),
             record: RecordKey([0; 16]),
             lane: LaneKey(Arc::from([])),
         }
@@ -118,7 +125,10 @@ impl Guest {
         let id = self.cause.record.output_id(self.outputs.len());
         let event = self.cause.complete(self.event(draft, &id)).map_err(invalid)?;
         let stream = route(consumer, &event.kind)?;
-        let message = (shared.encode)(&event, stream).map_err(EmitError::Invalid)?;
+        let mut message = (shared.encode)(&event, stream).map_err(EmitError::Invalid)?;
+        for (name, value) in self.cause.trace.iter() {
+            message.headers.push(name, value);
+        }
         within(message.size(), consumer.limits.emit_bytes)?;
         self.room.exchange(0, message.size()).map_err(EmitError::Limit)?;
         self.outputs.push(Output {
@@ -150,6 +160,18 @@ impl Guest {
             data: (!draft.data.is_empty()).then(|| draft.data.into()),
         }
     }
+}
+
+/// The headers of the trace that every broker can carry.
+fn trace(headers: &Headers) -> Headers {
+    let fits = |value: &&[u8]| value.len() <= TRACE_BYTES_MAX && value.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    let mut trace = Headers::default();
+    for name in TRACE_HEADERS {
+        if let Some(value) = headers.get(name).filter(fits) {
+            trace.push(name, value);
+        }
+    }
+    trace
 }
 
 fn invalid(error: codec::Error) -> EmitError {
@@ -285,6 +307,18 @@ mod tests {
         assert_eq!(caused_by("e1".to_owned()), all);
         assert_eq!(caused_by("x".repeat(40 << 10)), ["causationid", "traceparent"]);
         assert_eq!(caused_by("x".repeat(65_500)), ["traceparent"]);
+    }
+
+    #[test]
+    fn headers_of_a_trace_go_on_unless_no_broker_could_carry_them() {
+        let mut headers = Headers::default();
+        headers.push("Traceparent", "00-ab-cd-01");
+        headers.push("tracestate", "a=\u{7}");
+        headers.push("baggage", "x".repeat(8_193));
+        headers.push("nats-msg-id", "e1");
+        let mut expected = Headers::default();
+        expected.push("traceparent", "00-ab-cd-01");
+        assert_eq!(trace(&headers), expected);
     }
 
     #[test]

@@ -15,11 +15,8 @@ use super::answer::Answer;
 use crate::broker::{self, Outgoing, Publisher};
 use crate::event::codec::{self, Binding, Mode};
 use crate::event::key::key;
-use crate::event::{Event, Headers, Message};
+use crate::event::{Event, Headers, Message, TRACE_HEADERS};
 use crate::plan::{Key, Stream};
-
-/// Headers of the request that go with each message: the context of this hop, which is no attribute of the event.
-const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
 /// How much of a body that is too large is read for the sake of the answer, and for how long.
 const READ_OFF_MAX: usize = 256 * 1024 * 1024;
