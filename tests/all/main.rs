@@ -5,6 +5,7 @@ mod brokers;
 mod emitting;
 mod limits;
 mod loading;
+mod neighbours;
 mod restart;
 mod reuse;
 mod security;

@@ -1,4 +1,4 @@
-//! Holds `docs/security.md` against the code: each claim names tests, and each of them exists.
+//! Holds `docs/security.md` and `docs/reliability.md` against the code: each claim names tests, and each of them exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,12 +56,13 @@ fn promises(text: &str) -> Vec<String> {
 
 /// Each claim with the tests that it names.
 fn claims(document: &str) -> Vec<(&str, Vec<&str>)> {
-    let rows = document
-        .lines()
-        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
-    let rows = rows.filter_map(|row| row.rsplit_once(" | "));
-    let claims = rows.filter(|(claim, _)| !matches!(*claim, "claim" | "---"));
-    claims
+    let tables = document.split("| claim | shown by |\n| --- | --- |\n").skip(1);
+    let rows = tables.flat_map(|table| {
+        table
+            .lines()
+            .map_while(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+    });
+    rows.filter_map(|row| row.rsplit_once(" | "))
         .map(|(claim, tests)| (claim, tests.split('`').skip(1).step_by(2).collect()))
         .collect()
 }
@@ -80,11 +81,17 @@ fn wrong(document: &str, tests: &BTreeSet<String>) -> Vec<String> {
 }
 
 #[test]
-fn every_claim_of_the_threat_model_names_tests_that_exist() {
-    let document = fs::read_to_string(root().join("docs/security.md")).unwrap();
-    assert!(claims(&document).len() > 20, "the tables are not where this test looks");
-    let wrong = wrong(&document, &tests());
-    assert!(wrong.is_empty(), "docs/security.md:\n{}", wrong.join("\n"));
+fn every_claim_names_tests_that_exist() {
+    let tests = tests();
+    for (name, least) in [("docs/security.md", 20), ("docs/reliability.md", 10)] {
+        let document = fs::read_to_string(root().join(name)).unwrap();
+        assert!(
+            claims(&document).len() >= least,
+            "the tables of {name} are not where this test looks"
+        );
+        let wrong = wrong(&document, &tests);
+        assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
+    }
 }
 
 #[test]

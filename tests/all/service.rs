@@ -11,7 +11,7 @@ mod stopping;
 use tidegate_tests::guests;
 
 /// From the ingress over a stream and the plain guest to a webhook.
-fn through(sink: &str) -> String {
+pub(crate) fn through(sink: &str) -> String {
     let plugin = guests::build("plain");
     format!(
         r#"
