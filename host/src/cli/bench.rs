@@ -3,6 +3,7 @@
 //! Contenders are processes of their own and take turns, round by round, on one NATS server that is started for them. What they wrote is
 //! read back and checked: a contender that loses, repeats or reorders an event ends the benchmark.
 
+mod allocations;
 mod benthos;
 mod contender;
 mod growth;

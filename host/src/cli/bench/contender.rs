@@ -10,11 +10,11 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use sysinfo::{Pid, Signal};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
-use super::Bench;
 use super::benthos::Benthos;
 use super::orders::Order;
-use super::watch;
+use super::{Bench, allocations, watch};
 use crate::config;
 use crate::plan::Plan;
 
@@ -204,6 +204,8 @@ impl Place {
 pub(super) struct Contender {
     kind: Kind,
     child: Child,
+    /// Of a host: its allocations, once it has ended.
+    allocations: Option<JoinHandle<Option<u64>>>,
     /// Its process.
     pub(super) pid: Pid,
 }
@@ -239,15 +241,17 @@ impl Contender {
             .args(["run", "--config"])
             .arg(config)
             .env("TIDEGATE_LOG", "warn");
+        allocations::ask(&mut command);
         Self::spawn(kind, command)
     }
 
     fn spawn(kind: Kind, mut command: Command) -> anyhow::Result<Self> {
         let child = command.stdout(Stdio::null()).kill_on_drop(true).spawn();
-        let child = child.with_context(|| format!("{} can't be run", kind.name()))?;
+        let mut child = child.with_context(|| format!("{} can't be run", kind.name()))?;
         let pid = child.id().context("it has ended at once")?;
         Ok(Self {
             kind,
+            allocations: allocations::listen(&mut child),
             child,
             pid: Pid::from_u32(pid),
         })
@@ -262,11 +266,12 @@ impl Contender {
         }
     }
 
-    /// Ends it as an operator would. The host finishes what it has in hand; the peer has nothing to finish.
+    /// Ends it as an operator would. The host finishes what it has in hand, and how often it has allocated memory is known then; the peer
+    /// has nothing to finish.
     ///
     /// # Errors
     /// It had ended by itself, or does not end.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+    pub(super) async fn stop(mut self) -> anyhow::Result<Option<u64>> {
         self.expect_running()?;
         let name = self.kind.name();
         let system = watch::processes(&[self.pid])?;
@@ -278,7 +283,10 @@ impl Contender {
             status.success() || self.kind == Kind::Handwritten,
             "{name} ended with {status}"
         );
-        Ok(())
+        match self.allocations {
+            Some(allocations) => Ok(allocations.await?),
+            None => Ok(None),
+        }
     }
 }
 

@@ -43,6 +43,9 @@ pub(super) struct Throughput {
     /// CPU per event of peer and server to that of the contender and server, in the same round: more is cheaper.
     pub(super) cpu_ratio: Spread,
     pub(super) memory_mib: Spread,
+    /// Allocations per event, of hosts: the allocator of other contenders does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allocations: Option<Spread>,
 }
 
 /// One contender at one rate: medians of the rounds, in milliseconds.
@@ -98,6 +101,7 @@ impl Throughput {
         let total = |run: &Run| run.cpu_us + run.server_cpu_us;
         let beside =
             |ratio: &dyn Fn(&Run, &Run) -> f64| Spread::of(runs.iter().zip(peers).map(|(run, peer)| ratio(run, peer)));
+        let counted = runs.iter().any(|run| run.allocations.is_some());
         Self {
             contender,
             per_second: Spread::of(runs.iter().map(|run| run.per_second)),
@@ -106,6 +110,7 @@ impl Throughput {
             server_cpu_us: Spread::of(runs.iter().map(|run| run.server_cpu_us)),
             cpu_ratio: beside(&|run, peer| total(peer) / total(run)),
             memory_mib: Spread::of(runs.iter().map(|run| watch::mib(run.memory))),
+            allocations: counted.then(|| Spread::of(runs.iter().filter_map(|run| run.allocations))),
         }
     }
 }
@@ -136,9 +141,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "| | events/s: median (min - max) | to handwritten | CPU us per event: own + server | CPU, to handwritten | MiB |"
+            "| | events/s: median (min - max) | to handwritten | CPU us per event: own + server | CPU, to handwritten | MiB | allocations per event |"
         )?;
-        writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
+        writeln!(f, "| --- | --- | --- | --- | --- | --- | --- |")?;
         for line in &self.throughput {
             writeln!(f, "{line}")?;
         }
@@ -189,7 +194,11 @@ impl fmt::Display for Throughput {
             cpu.min,
             cpu.max,
             self.memory_mib.max,
-        )
+        )?;
+        match self.allocations {
+            Some(allocations) => write!(f, " {:.1} |", allocations.median),
+            None => write!(f, " |"),
+        }
     }
 }
 
@@ -211,6 +220,7 @@ mod tests {
             cpu_us,
             server_cpu_us: 10.0,
             memory: 1 << 20,
+            allocations: None,
         }
     }
 

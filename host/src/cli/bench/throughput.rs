@@ -34,6 +34,8 @@ pub(super) struct Run {
     pub(super) server_cpu_us: f64,
     /// The most resident memory seen, in bytes.
     pub(super) memory: u64,
+    /// Allocations of the contender per order, those of its start and end included, if it counts them.
+    pub(super) allocations: Option<f64>,
 }
 
 /// One look at a contender.
@@ -46,6 +48,7 @@ struct Look {
 }
 
 /// Lets one contender work off all orders, and checks what it wrote.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 ///
 /// # Errors
 /// It is stuck, has ended, or is wrong.
@@ -64,8 +67,11 @@ pub(super) async fn run(bench: &Bench, kind: Kind, number: usize) -> anyhow::Res
     before.close().await?;
 
     let mut contender = Contender::start(&place, &bench.server.url, &bench.built)?;
-    let run = watch_it(bench, &place, &plan, &mut contender).await?;
-    contender.stop().await?;
+    let watched = watch_it(bench, &place, &plan, &mut contender).await?;
+    let run = Run {
+        allocations: contender.stop().await?.map(|all| all as f64 / f64::from(bench.events)),
+        ..watched
+    };
 
     let after = Broking::open(&plan, &bench.clock).await?;
     let written = after.written(bench, &invoices.name).await?;
@@ -154,6 +160,7 @@ fn between(first: Look, last: Look, memory: u64, kind: Kind) -> Run {
             cpu(first.server, last.server)
         },
         memory,
+        allocations: None,
     }
 }
 

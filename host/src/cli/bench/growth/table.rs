@@ -140,6 +140,7 @@ mod tests {
                 cpu_us: 40.0,
                 server_cpu_us: 20.0,
                 memory: 1 << 20,
+                allocations: None,
             },
             latency: Latency {
                 p50: 1.0,
