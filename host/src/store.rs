@@ -18,6 +18,7 @@ mod folder;
 mod health;
 mod journal;
 mod keys;
+mod known;
 mod logs;
 mod tables;
 #[cfg(test)]
@@ -194,7 +195,8 @@ impl Store {
 
     /// Drops the buckets of records that are older than the retention, except for what is not over: records of events that
     /// wait in the parking stay, those of events that are being tried stay for one retention more. Says how many went. Call it
-    /// every few seconds; it also carries what waits for a batch, so that nothing waits long on a quiet host.
+    /// every few seconds; it also carries what waits for a batch, so that nothing waits long on a quiet host, and notes for the next
+    /// start which ids are in buckets that are closed.
     ///
     /// `unsettled` is the age of the oldest delivery that no consumer has settled: what was done since it was taken may be
     /// given again as long as it is unsettled, so that records are kept for that much longer.
@@ -219,6 +221,7 @@ impl Store {
             Ok(())
         };
         self.commit(Weight::LIGHT, begin).await?;
+        self.read_apart(|tables| Ok(tables.buckets.keep())).await?;
         for start in &expired {
             let start = *start;
             // A crash in between leaves records twice, of which the newer holds.

@@ -54,8 +54,13 @@ impl Bloom {
 
     /// Whether the bucket may hold an id. Until it is whole, it may hold any.
     pub(super) fn may_hold(&self, id: [u8; 16]) -> bool {
+        !self.is_whole() || self.holds(id)
+    }
+
+    /// Whether an id was added, or is taken for one that was.
+    pub(super) fn holds(&self, id: [u8; 16]) -> bool {
         let mut filters = self.stages.iter().map_while(OnceLock::get);
-        !self.is_whole() || filters.any(|filter| filter.contains_hash(hash(id)))
+        filters.any(|filter| filter.contains_hash(hash(id)))
     }
 
     /// Whether everything that is in the bucket has been added.
@@ -66,6 +71,19 @@ impl Bloom {
     /// From now on it is whole.
     pub(super) fn complete(&self) {
         self.is_whole.store(true, Ordering::Release);
+    }
+
+    /// Its filters, as they are now.
+    pub(super) fn words(&self) -> Vec<Vec<u64>> {
+        let filters = self.stages.iter().map_while(OnceLock::get);
+        filters.map(|filter| filter.iter().collect()).collect()
+    }
+
+    /// Takes filters of old, before anything is added.
+    pub(super) fn restore(&self, filters: Vec<Vec<u64>>) {
+        for (stage, words) in self.stages.iter().zip(filters) {
+            stage.get_or_init(|| AtomicBloomFilter::from_vec(words).hashes(HASHES));
+        }
     }
 
     /// Ids that were added; those that were added twice count twice.
@@ -109,6 +127,18 @@ mod tests {
         let bloom = filled(ids, ids);
         let wrong = (ids..2 * ids).filter(|number| bloom.may_hold(id(*number))).count() as u64;
         assert!(wrong <= ids * 2 / 1_000, "{wrong} of {ids}");
+    }
+
+    #[test]
+    fn restored_it_holds_the_same() {
+        let ids = 3 * IDS_MIN;
+        let bloom = filled(1, ids);
+        let restored = Bloom::new(1, false);
+        restored.restore(bloom.words());
+        restored.complete();
+        for number in 0..2 * ids {
+            assert_eq!(restored.may_hold(id(number)), bloom.may_hold(id(number)), "{number}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fjall::Keyspace;
 
 use super::bloom::Bloom;
+use super::known::Known;
 use super::tables::{Record, RecordState, Rows};
 use super::{Error, keys, lock};
 
@@ -18,6 +19,9 @@ pub(super) const OPEN_MAX: usize = if cfg!(test) { 1_000 } else { 1 << 16 };
 /// Rows that one page of a bucket reads at most, and those of them that it gives: so many are written in one batch.
 const PAGE_ROWS: usize = 10_000;
 const PAGE_OPEN: usize = 500;
+
+/// Rows that are looked up in what was kept of a bucket before it is believed.
+const SAMPLE: usize = 1_000;
 
 /// How long whoever reads whole buckets in the background pauses after each page, which takes about as long: what is going on needs the cores and
 /// the disk.
@@ -32,6 +36,8 @@ pub(super) struct Bucket {
     pub(super) ids: Arc<Bloom>,
     /// The records that were not over when they were written; `None` if they are too many.
     open: Arc<Mutex<Option<BTreeSet<[u8; 16]>>>>,
+    /// Whether what is known of it was put on the shelf, or could not be.
+    is_kept: Arc<AtomicBool>,
 }
 
 impl Bucket {
@@ -41,6 +47,7 @@ impl Bucket {
             rows,
             ids: Arc::new(ids),
             open: Arc::new(Mutex::new(Some(BTreeSet::new()))),
+            is_kept: Arc::default(),
         }
     }
 
@@ -84,6 +91,32 @@ impl Bucket {
         }
         self.ids.complete();
         Ok(())
+    }
+
+    /// What is known of it, unless it is not whole, or this was asked before.
+    pub(super) fn to_keep(&self) -> Option<Known> {
+        if !self.ids.is_whole() || self.is_kept.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let open = lock(&self.open).as_ref().map(|keys| keys.iter().copied().collect());
+        Some(Known {
+            filters: self.ids.words(),
+            open,
+        })
+    }
+
+    /// Knows what was kept of it, unless some of its rows are not among that: then it is of other rows or by other rules, and not believed.
+    pub(super) fn restore(&self, known: Known) -> Result<bool, Error> {
+        self.ids.restore(known.filters);
+        for row in self.records_after(None).take(SAMPLE) {
+            if !self.ids.holds(row?.0) {
+                return Ok(false);
+            }
+        }
+        *lock(&self.open) = known.open.map(BTreeSet::from_iter);
+        self.is_kept.store(true, Ordering::Relaxed);
+        self.ids.complete();
+        Ok(true)
     }
 
     /// Records after `after` whose events are not over. There are few; where they are not known, the bucket is read through.

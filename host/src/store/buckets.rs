@@ -2,10 +2,11 @@
 //! and costs the same however much there is to forget. Only what is not over may not be forgotten: before a bucket is dropped, the few such
 //! records in it are carried forward.
 //!
-//! What is known of the buckets in memory is read from the disk in the background after a start, and until then the engine is asked.
+//! What is known of the buckets in memory is read from the disk in the background after a start, and until then the engine is asked. Of buckets
+//! to which nothing is added any more it is kept in files: see [`known`](super::known).
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use fjall::{Database, Keyspace};
 use super::Error;
 use super::bloom::Bloom;
 use super::bucket::{Bucket, OpenPage};
+use super::known::Shelf;
 use super::tables::{Record, damaged, keep_name, record_options};
 use crate::clock::Timestamp;
 
@@ -31,16 +33,21 @@ pub(super) struct Buckets {
     retention: Duration,
     length_ms: u64,
     live: RwLock<Arc<[Bucket]>>,
+    /// The start of the newest bucket that is durable. Those before it are closed: whatever crashes, nothing is added to them any more.
+    durable: AtomicU64,
+    shelf: Arc<Shelf>,
     recall: Option<Recall>,
 }
 
 impl Buckets {
-    pub(super) fn new(retention: Duration) -> Self {
+    pub(super) fn new(retention: Duration, shelf: Shelf) -> Self {
         let length = u64::try_from((retention / PER_RETENTION).as_millis()).unwrap_or(u64::MAX);
         Self {
             retention,
             length_ms: length.max(LENGTH_MIN_MS),
             live: RwLock::new(Arc::new([])),
+            durable: AtomicU64::new(0),
+            shelf: Arc::new(shelf),
             recall: None,
         }
     }
@@ -68,8 +75,15 @@ impl Buckets {
             live.push(Bucket::new(*start, rows, ids));
         }
         live.sort_by_key(|bucket| std::cmp::Reverse(bucket.start));
-        self.recall = Some(Recall::start(live.clone())?);
+        // The newest is added to again. Only a power cut where commits do not wait for the disk can leave a file of it: that of what came next
+        // was lost.
+        let closed: Vec<u64> = live.iter().skip(1).map(|bucket| bucket.start).collect();
+        self.shelf
+            .keep_only(&closed)
+            .map_err(|error| Error::io("clear what is known of buckets", &error))?;
+        self.recall = Some(Recall::start(live.clone(), self.shelf.clone())?);
         self.set(live);
+        self.durable();
         Ok(())
     }
 
@@ -121,6 +135,24 @@ impl Buckets {
         Ok(bucket)
     }
 
+    /// What there is now is durable.
+    pub(super) fn durable(&self) {
+        if let Some(newest) = self.live().first() {
+            self.durable.store(newest.start, Ordering::Release);
+        }
+    }
+
+    /// Writes what is known of closed buckets to files, for the next start; of each once. Blocks on the disk.
+    pub(super) fn keep(&self) {
+        let durable = self.durable.load(Ordering::Acquire);
+        for bucket in self.live().iter().filter(|bucket| bucket.start < durable) {
+            let Some(known) = bucket.to_keep() else { continue };
+            if let Err(error) = self.shelf.write(bucket.start, &known) {
+                tracing::warn!(%error, "which ids a bucket holds could not be noted: the next start reads them one by one");
+            }
+        }
+    }
+
     /// Records in a bucket after `after` whose events are not over.
     pub(super) fn open_after(&self, start: u64, after: Option<[u8; 16]>) -> Result<OpenPage, Error> {
         self.find(start)
@@ -147,6 +179,7 @@ impl Buckets {
             .partition(|bucket| starts.contains(&bucket.start));
         self.set(live);
         for bucket in dropped {
+            self.shelf.remove(bucket.start);
             drop_keyspace(database, bucket.rows)?;
         }
         Ok(())
@@ -168,24 +201,42 @@ struct Recall {
 }
 
 impl Recall {
-    fn start(buckets: Vec<Bucket>) -> Result<Self, Error> {
+    fn start(buckets: Vec<Bucket>, shelf: Arc<Shelf>) -> Result<Self, Error> {
         let is_over = Arc::new(AtomicBool::new(false));
         let of_thread = is_over.clone();
         let thread = std::thread::Builder::new()
             .name("recall".to_owned())
-            .spawn(move || {
-                for bucket in buckets {
-                    if let Err(error) = bucket.recall(&of_thread) {
-                        tracing::warn!(%error, "the ids of a bucket could not be read: each look-up asks the disk for them, until the next start");
-                    }
-                }
-            })
+            .spawn(move || recall(&buckets, &shelf, &of_thread))
             .map_err(|error| Error::io("start the thread that recalls", &error))?;
         Ok(Self {
             is_over,
             thread: Some(thread),
         })
     }
+}
+
+/// What is quick first.
+fn recall(buckets: &[Bucket], shelf: &Shelf, is_over: &AtomicBool) {
+    let is_unknown = |bucket: &&Bucket| !is_over.load(Ordering::Relaxed) && !restore(bucket, shelf);
+    let unknown: Vec<_> = buckets.iter().filter(is_unknown).collect();
+    for bucket in unknown {
+        if let Err(error) = bucket.recall(is_over) {
+            tracing::warn!(%error, "the ids of a bucket could not be read: each look-up asks the disk for them, until the next start");
+        }
+    }
+}
+
+/// Whether what is known of a bucket was found in its file.
+fn restore(bucket: &Bucket, shelf: &Shelf) -> bool {
+    let restored = match shelf.read(bucket.start) {
+        Ok(Some(known)) => bucket.restore(known),
+        Ok(None) => Ok(false),
+        Err(error) => Err(Error::io("read what is known of a bucket", &error)),
+    };
+    restored.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the ids of a bucket are read one by one");
+        false
+    })
 }
 
 impl Drop for Recall {

@@ -248,6 +248,7 @@ impl Committer {
             return found;
         }
         crash::at(Point::Durable);
+        tables.buckets.durable();
         self.shared.tails.publish(&committed.tails);
         self.memory.apply(committed);
         Ok(())

@@ -16,6 +16,7 @@ use super::buckets::Buckets;
 use super::fault::Fault;
 use super::folder::Found;
 use super::keys::{self, Key, KeyReader};
+use super::known::Shelf;
 use super::{Error, journal, sync_folder};
 use crate::broker::Position;
 use crate::plan::Name;
@@ -192,7 +193,7 @@ impl Tables {
             keep_name(any)?;
         }
         let mut tables = Self {
-            buckets: Buckets::new(retention),
+            buckets: Buckets::new(retention, Shelf::beside(path)),
             database,
             keyspaces,
             fault: Fault::default(),

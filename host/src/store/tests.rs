@@ -2,6 +2,7 @@
 
 mod committing;
 mod expiry;
+mod knowing;
 mod opening;
 mod readers;
 

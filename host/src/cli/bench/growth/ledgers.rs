@@ -82,6 +82,8 @@ async fn fill(folder: &Path, ids: u32, retention: Duration, clock: &Clock) -> an
                 written?;
             }
         }
+        // As a host does every few seconds.
+        store.expire(at, Duration::ZERO).await?;
         settle(folder).await?;
         if bucket == BUCKETS {
             expect_known(&ledger, ids).await?;
