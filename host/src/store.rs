@@ -221,7 +221,11 @@ impl Store {
             Ok(())
         };
         self.commit(Weight::LIGHT, begin).await?;
-        self.read_apart(|tables| Ok(tables.buckets.keep())).await?;
+        self.read_apart(|tables| {
+            tables.buckets.keep();
+            Ok(())
+        })
+        .await?;
         for start in &expired {
             let start = *start;
             // A crash in between leaves records twice, of which the newer holds.
