@@ -286,6 +286,31 @@ async fn an_event_without_a_free_instance_waits_and_is_not_blamed() {
     assert_eq!(run, Outcome::Succeeded);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_instances_at_once_are_each_stopped_and_others_run() {
+    const COUNT: usize = 10_000;
+    let engine = engine_with_room(10_000);
+    let plugin = Arc::new(try_load_into(&engine, consumer(build("hostile"))).await.unwrap());
+    let limit = Duration::from_secs(10);
+    let sleep = || {
+        let plugin = Arc::clone(&plugin);
+        tokio::spawn(async move {
+            let attempted = call_within(&*plugin, &event("sleep", ""), &State::default(), limit).await;
+            failure(attempted).class
+        })
+    };
+    // One is left for those that behave.
+    let sleeping: Vec<_> = (1..COUNT).map(|_| sleep()).collect();
+    let good = call(&*plugin, &event("ok", ""), &State::default()).await;
+    assert_eq!(good.outcome, Outcome::Succeeded);
+    assert!(sleeping.iter().all(|sleeping| !sleeping.is_finished()));
+    for stopped in join_all(sleeping).await {
+        assert_eq!(stopped.unwrap(), Class::TimeLimit);
+    }
+    let good = call(&*plugin, &event("ok-emit", ""), &State::default()).await;
+    assert_eq!(good.outcome, Outcome::Succeeded);
+}
+
 /// What it had waited for an instance was taken from its own time, and it was blamed for running out of it.
 #[tokio::test]
 async fn an_events_time_begins_when_it_has_its_instance() {
