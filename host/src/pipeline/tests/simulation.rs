@@ -35,9 +35,9 @@ const SEEDS: u64 = 2_000;
 /// Seeds within which a bug must be seen.
 const BUG_SEEDS: u64 = 400;
 
-/// Tries seeds on every core, and gives the reports of those that break something.
-fn try_seeds(seeds: u64) -> Vec<String> {
-    let (next, reports) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+/// Tries seeds on every core, and gives the reports of those that break something, and how many events they sent in all.
+fn try_seeds(seeds: u64) -> (Vec<String>, u64) {
+    let (next, sent, reports) = (AtomicU64::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::SeqCst);
@@ -45,7 +45,10 @@ fn try_seeds(seeds: u64) -> Vec<String> {
                 return;
             }
             let case = Case::of(seed);
-            if let Some(first) = try_out(&case, None).1.first() {
+            let (run, broken) = try_out(&case, None);
+            let events = run.lines.iter().filter(|line| matches!(line.fact, Fact::Sent { .. }));
+            sent.fetch_add(events.count() as u64, Ordering::SeqCst);
+            if let Some(first) = broken.first() {
                 let report = report(&case, None, first);
                 reports.lock().unwrap().push(report);
             }
@@ -55,7 +58,7 @@ fn try_seeds(seeds: u64) -> Vec<String> {
     std::thread::scope(|scope| {
         (0..cores).for_each(|_| _ = scope.spawn(work));
     });
-    reports.into_inner().unwrap()
+    (reports.into_inner().unwrap(), sent.into_inner())
 }
 
 #[test]
@@ -67,7 +70,11 @@ fn every_seed_keeps_every_promise() {
         return;
     }
     let seeds = std::env::var("SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("SEEDS is a number"));
-    let reports = try_seeds(seeds);
+    let (reports, sent) = try_seeds(seeds);
+    println!(
+        "| seeds | events | broken promises |\n| --- | --- | --- |\n| {seeds} | {sent} | {} |",
+        reports.len()
+    );
     assert!(reports.is_empty(), "{}", reports.join("\n"));
 }
 
