@@ -179,7 +179,9 @@ impl Buckets {
             .partition(|bucket| starts.contains(&bucket.start));
         self.set(live);
         for bucket in dropped {
-            self.shelf.remove(bucket.start);
+            self.shelf
+                .remove(bucket.start)
+                .map_err(|error| Error::io("forget what is known of a bucket", &error))?;
             drop_keyspace(database, bucket.rows)?;
         }
         Ok(())

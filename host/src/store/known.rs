@@ -97,9 +97,15 @@ impl Shelf {
         }
     }
 
-    /// Removes a bucket's file, if there is one. If it stays, the next start removes it.
-    pub(super) fn remove(&self, start: u64) {
-        let _ = fs::remove_file(self.path(start));
+    /// Removes a bucket's file, if there is one, durably: where the clock is set back, there may be another bucket that began then.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) fn remove(&self, start: u64) -> io::Result<()> {
+        match fs::remove_file(self.path(start)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync_folder(&self.0)),
+        }
     }
 
     fn path(&self, start: u64) -> PathBuf {
@@ -229,7 +235,8 @@ mod tests {
         let names = fs::read_dir(folder.path().join("known")).unwrap();
         let names: Vec<_> = names.map(|file| file.unwrap().file_name()).collect();
         assert_eq!(names, ["5"]);
-        shelf.remove(5);
+        shelf.remove(5).unwrap();
+        shelf.remove(5).unwrap();
         assert_eq!(shelf.read(5).unwrap(), None);
     }
 }
