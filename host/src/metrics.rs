@@ -160,6 +160,7 @@ impl Metrics {
             outbox: self.0.outbox.get_or_create_owned(&by),
             published: self.0.published.get_or_create_owned(&by),
             errors: self.0.publish_errors.get_or_create_owned(&by),
+            trouble: Arc::default(),
         }
     }
 
@@ -513,6 +514,7 @@ pub struct Stream {
     outbox: Gauge,
     published: Counter<u64, AtomicU64>,
     errors: Counter,
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Stream {
@@ -538,12 +540,29 @@ impl Stream {
     pub fn failed(&self, count: usize, error: &crate::broker::Error) {
         self.errors.inc_by(count as u64);
         warn!(stream = %self.name, count, error = %error, "publishing failed: trying again");
+        self.set_trouble(Some(error.to_string()));
     }
 
     /// The publisher could not be opened, or the dead letter of a refused row could not be written.
     pub fn stuck(&self, error: &dyn std::fmt::Display) {
         self.errors.inc();
         error!(stream = %self.name, error = %error, "stream can't be written: trying again");
+        self.set_trouble(Some(error.to_string()));
+    }
+
+    /// Nothing that failed waits any more.
+    pub fn recovered(&self) {
+        self.set_trouble(None);
+    }
+
+    /// Why outputs wait, until those that failed are confirmed.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// How many rows wait.

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::Api;
-use super::view::{Alive, Ready, ReadyConsumer};
+use super::view::{Alive, Ready, ReadyConsumer, ReadyStream};
 use crate::ledger::Trouble;
 
 /// What `prometheus-client` writes: <https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md#text-format>.
@@ -18,7 +18,7 @@ pub(super) async fn alive() -> Json<Alive> {
     Json(Alive::now())
 }
 
-/// Whether every consumer is subscribed and the ledger can be written, and why not.
+/// Whether every consumer is subscribed and the ledger can be written, and why not; and which streams can't be written.
 #[utoipa::path(get, path = "/readyz", tag = "health", responses(
     (status = 200, description = "every consumer is subscribed, and the ledger can be written", body = Ready),
     (status = 503, description = "some are not, or it can't", body = Ready),
@@ -38,6 +38,7 @@ pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
         ready,
         ledger,
         consumers,
+        streams: api.host().streams().into_iter().filter_map(ReadyStream::of).collect(),
     };
     (status, Json(said))
 }

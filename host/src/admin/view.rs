@@ -6,7 +6,7 @@ mod selection;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::app::host::ConsumerStatus;
+use crate::app::host::{ConsumerStatus, StreamStatus};
 use crate::pipeline::Happening;
 
 pub use dead_letter::{Attempt, Blob, DeadLetter, DeadLetterLine, DeadLetterPage, HeaderLine};
@@ -51,6 +51,9 @@ pub struct Ready {
     pub ledger: Option<String>,
     /// Each of them.
     pub consumers: Vec<ReadyConsumer>,
+    /// Those that can't be written now. It leaves the host ready: outputs wait in the ledger.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<ReadyStream>,
 }
 
 /// Whether one consumer does its work.
@@ -72,6 +75,24 @@ impl ReadyConsumer {
             subscribed: status.subscribed,
             trouble: status.trouble,
         }
+    }
+}
+
+/// A stream that can't be written now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReadyStream {
+    /// Its name.
+    pub stream: String,
+    /// Why.
+    pub trouble: String,
+}
+
+impl ReadyStream {
+    pub(super) fn of(status: StreamStatus) -> Option<Self> {
+        Some(Self {
+            stream: status.stream,
+            trouble: status.trouble?,
+        })
     }
 }
 

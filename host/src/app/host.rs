@@ -80,6 +80,9 @@ pub struct StreamStatus {
     pub broker: String,
     /// Committed outputs that its broker has not confirmed. 0 for logs in the ledger's own store.
     pub outbox: i64,
+    /// Why they wait, if the broker does not take them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// An event could not be put on a stream.
@@ -154,6 +157,7 @@ impl Host {
             stream: name.to_string(),
             broker: stream.broker.name.to_string(),
             outbox: self.relays.get(name).map_or(0, Relay::waiting),
+            trouble: self.relays.get(name).and_then(Relay::trouble),
         };
         self.plan.streams.iter().map(status).collect()
     }

@@ -5,7 +5,7 @@
 //!
 //! Order: of one key, one row is on its way at a time, unless the publisher keeps order through failures.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,12 @@ impl Relay {
         let _ = self.rows.send(rows).await;
     }
 
+    /// Why rows wait, if it is for the broker's sake.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.metrics.trouble()
+    }
+
     /// How many rows wait to be confirmed.
     #[must_use]
     pub fn waiting(&self) -> i64 {
@@ -97,6 +103,7 @@ impl Parts {
             publisher: None,
             keys: HashMap::new(),
             ready: VecDeque::new(),
+            failing: BTreeSet::new(),
             parts: self,
         };
         run.accept(left);
@@ -110,6 +117,8 @@ struct Run {
     /// Rows of keys that have one on its way, behind it.
     keys: HashMap<LaneKey, VecDeque<Posted>>,
     ready: VecDeque<Posted>,
+    /// Rows that failed and are not confirmed yet: some may be well while others wait.
+    failing: BTreeSet<RowId>,
     pause: Duration,
     not_before: Option<Instant>,
 }
@@ -246,6 +255,7 @@ impl Run {
             }
         }
         for posted in failed.into_iter().rev() {
+            self.failing.insert(posted.row.id);
             self.ready.push_front(posted);
         }
         self.back_off(asked);
@@ -267,12 +277,16 @@ impl Run {
         self.parts.metrics.confirmed(confirmed.len());
         for posted in confirmed {
             rows.push(posted.row.id);
+            self.failing.remove(&posted.row.id);
             self.go_on(&posted.row.output.key);
             let (waiter, number) = posted.waiter;
             match waiters.iter_mut().find(|(known, _)| known.is_same(&waiter)) {
                 Some((_, numbers)) => numbers.push(number),
                 None => waiters.push((waiter, vec![number])),
             }
+        }
+        if !rows.is_empty() && self.failing.is_empty() {
+            self.parts.metrics.recovered();
         }
         // First forget, then tell: a crash between them publishes the rows again under their ids.
         self.parts.outbox.confirmed(rows);

@@ -213,3 +213,29 @@ async fn outputs_of_other_keys_do_not_wait_for_one_that_fails() {
     stage.outside.becomes(|_, _| Reply::Take);
     stage.until_settled().await;
 }
+
+/// Nothing but the log and a counter said so: readiness had no word of outputs that wait.
+#[tokio::test]
+async fn a_stream_says_why_outputs_wait_until_none_that_failed_is_left() {
+    let mut stage = emitting();
+    stage.outside.becomes(|payload, _| match payload.starts_with("bad") {
+        true => Reply::Fail,
+        false => Reply::Take,
+    });
+    stage.start().await;
+    stage.send("a1", "a").await;
+    stage.until_settled().await;
+    assert_eq!(stage.trouble(), None);
+    stage.send("bad", "bad").await;
+    stage.until("the word", |stage| stage.trouble().is_some()).await;
+    assert!(stage.trouble().is_some_and(|trouble| trouble.contains("it is away")));
+    // Others go on, which mends nothing.
+    stage.send("a2", "a").await;
+    stage
+        .until("publication", |stage| stage.outside.taken() == ["a1", "a2"])
+        .await;
+    assert!(stage.trouble().is_some());
+    stage.outside.becomes(|_, _| Reply::Take);
+    stage.until_settled().await;
+    assert_eq!(stage.trouble(), None);
+}

@@ -56,6 +56,7 @@ struct Host {
     ledger: Arc<Embedded>,
     publisher: Arc<dyn Publisher>,
     pipeline: Pipeline,
+    outputs: HashMap<Name, relay::Relay>,
     relays: JoinSet<()>,
     metrics: metrics::Consumer,
     all_metrics: Metrics,
@@ -104,7 +105,7 @@ impl Stage {
             handler: self.plugin.clone(),
             ledger: failing.clone(),
             parking: failing,
-            relays,
+            relays: relays.clone(),
             inherited,
             ages: Arc::new(Ages::since(clock.now())),
             quarantine: Arc::default(),
@@ -118,6 +119,7 @@ impl Stage {
             ledger,
             publisher,
             pipeline: parts.start(),
+            outputs: relays,
             relays: tasks,
             metrics: consumer,
             all_metrics: metrics,
@@ -284,6 +286,11 @@ impl Stage {
         self.until("idleness", is_so).await;
         self.plugin.sentinel.open();
         self.until_settled().await;
+    }
+
+    /// Why outputs to `stock` wait, if their broker does not take them.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.host().outputs[&name("stock")].trouble()
     }
 
     /// Deliveries that are not settled.
