@@ -3,6 +3,7 @@
 mod architecture;
 mod brokers;
 mod emitting;
+mod faults;
 mod limits;
 mod loading;
 mod neighbours;

@@ -4,11 +4,11 @@
 //! Rounds are played several at once, each with a home of its own. `TIDEGATE_ROUNDS=100` plays so many at random on each broker.
 
 mod disk;
-mod findings;
+pub(crate) mod findings;
 mod power;
 mod round;
-mod stage;
-mod traffic;
+pub(crate) mod stage;
+pub(crate) mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,3 +7,4 @@ pub mod host;
 pub mod plugins;
 pub mod servers;
 pub mod sink;
+pub mod toxiproxy;

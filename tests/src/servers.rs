@@ -52,6 +52,12 @@ impl Nats {
         }
     }
 
+    /// Where it listens, without a scheme.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     /// Where it listens: `nats://127.0.0.1:PORT`, or `tls://` where its configuration says so.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -91,10 +97,35 @@ impl Nats {
         self.restart();
     }
 
-    fn end(&mut self, signal: &str) {
-        let Some(pid) = self.pid.take() else { return };
-        let sent = Command::new("kill").args([signal, &pid.to_string()]).status();
+    /// Gives it other configuration while it runs. It must have been started with some.
+    pub fn reload_with(&self, config: &str) {
+        let file = self.config.as_ref().expect("it has a configuration");
+        std::fs::write(file, config).expect("the folder can be written");
+        self.signal("-HUP");
+    }
+
+    /// Stops its process in the middle of what it does; its connections stay.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.pid.expect("it runs").to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
         assert!(sent.is_ok_and(|status| status.success()), "the server ended by itself");
+    }
+
+    fn end(&mut self, signal: &str) {
+        if self.pid.is_none() {
+            return;
+        }
+        self.signal(signal);
+        self.pid = None;
         // Not our child, so there is nothing to wait for but its port.
         for _ in 0..END_TIME.as_millis() / END_PAUSE.as_millis() {
             if TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_err() {

@@ -9,34 +9,34 @@ use super::traffic::Truth;
 
 /// An output, as a receiver sees it.
 #[derive(Clone, Debug)]
-pub(super) struct Output {
-    pub(super) id: String,
+pub(crate) struct Output {
+    pub(crate) id: String,
     /// The event that it is the consequence of.
-    pub(super) root: String,
-    pub(super) data: String,
+    pub(crate) root: String,
+    pub(crate) data: String,
 }
 
 /// A dead letter.
 #[derive(Clone, Debug)]
-pub(super) struct Dead {
-    pub(super) event: String,
-    pub(super) reason: String,
+pub(crate) struct Dead {
+    pub(crate) event: String,
+    pub(crate) reason: String,
 }
 
 /// What is wrong, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) rounds: usize,
-    pub(super) events: usize,
-    pub(super) lost: usize,
-    pub(super) applied_twice: usize,
-    pub(super) out_of_order: usize,
-    pub(super) dead_and_applied: usize,
-    pub(super) unexpected: usize,
+pub(crate) struct Tally {
+    pub(crate) rounds: usize,
+    pub(crate) events: usize,
+    pub(crate) lost: usize,
+    pub(crate) applied_twice: usize,
+    pub(crate) out_of_order: usize,
+    pub(crate) dead_and_applied: usize,
+    pub(crate) unexpected: usize,
 }
 
 impl Tally {
-    pub(super) fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.applied_twice + self.out_of_order + self.dead_and_applied + self.unexpected == 0
     }
 }
@@ -73,7 +73,7 @@ impl fmt::Display for Tally {
 }
 
 /// Holds what was found against what must have come. Who receives an output under a known id drops it, as all receivers do.
-pub(super) fn compare(truth: &Truth, outputs: &[Output], dead: &[Dead]) -> Tally {
+pub(crate) fn compare(truth: &Truth, outputs: &[Output], dead: &[Dead]) -> Tally {
     let mut tally = Tally {
         rounds: 1,
         events: truth.count() + truth.dead.len(),

@@ -9,21 +9,28 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::{self, stream};
 use serde_json::Value;
 use tidegate_tests::guests;
-use tidegate_tests::host::{Home, Host};
+use tidegate_tests::host::{Home, Host, until};
 use tidegate_tests::servers::Nats;
 use tidegate_tests::sink::Sink;
 
 use super::findings::{Dead, Output};
-use super::traffic::Traffic;
+use super::traffic::{Event, Traffic};
 
 /// How long a client waits that was told to come again.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Which broker.
 #[derive(Clone)]
-pub(super) enum Broker {
+pub(crate) enum Broker {
     /// One consumer, from a stream of the server to another.
     Nats(Arc<Nats>),
+    /// The same on a server of the caller's, which the host comes to by a way of its own.
+    Between {
+        /// The connection of publisher and receiver.
+        around: async_nats::Client,
+        /// The URL for the host.
+        host: String,
+    },
     /// Two consumers: from the ingress over a log, the first, another log, in one transaction with its effects, and the second to a
     /// webhook.
     Embedded,
@@ -31,16 +38,16 @@ pub(super) enum Broker {
 
 /// What a config says beside the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     /// Attempts in all.
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
     /// Whether commits wait for the disk.
-    pub(super) fsync: bool,
+    pub(crate) fsync: bool,
 }
 
 /// Where a round is played.
-pub(super) struct Stage {
-    pub(super) home: Home,
+pub(crate) struct Stage {
+    pub(crate) home: Home,
     policy: Policy,
     traffic: Traffic,
     around: Around,
@@ -53,17 +60,27 @@ enum Around {
 
 /// Two streams of a server that many rounds share.
 struct Streams {
-    server: Arc<Nats>,
+    /// The URL for the host.
+    url: String,
     context: jetstream::Context,
     name: String,
+    /// Runs as long as anybody needs it.
+    _server: Option<Arc<Nats>>,
 }
 
 impl Stage {
     /// A home and what is around it. On NATS all events are published at once.
-    pub(super) async fn new(broker: &Broker, name: &str, traffic: &Traffic, policy: Policy) -> Self {
+    pub(crate) async fn new(broker: &Broker, name: &str, traffic: &Traffic, policy: Policy) -> Self {
         let around = match broker {
             Broker::Nats(server) => {
-                let streams = Streams::make(server, name).await;
+                let client = async_nats::connect(server.url()).await.expect("the server listens");
+                let mut streams = Streams::make(client, server.url(), name).await;
+                streams._server = Some(server.clone());
+                streams.publish(traffic).await;
+                Around::Nats(streams)
+            }
+            Broker::Between { around, host } => {
+                let streams = Streams::make(around.clone(), host, name).await;
                 streams.publish(traffic).await;
                 Around::Nats(streams)
             }
@@ -83,7 +100,7 @@ impl Stage {
     }
 
     /// Gives the plugin `open`, or takes it.
-    pub(super) fn configure(&self, is_open: bool) {
+    pub(crate) fn configure(&self, is_open: bool) {
         let mut config = format!(
             "[ledger]\nurl = \"embedded:./data\"\nretention = \"1h\"\nfsync = {}\n",
             self.policy.fsync
@@ -122,7 +139,7 @@ impl Stage {
     }
 
     /// Puts in what is not in yet, until all is or the host goes away. A client that gets no answer sends again.
-    pub(super) async fn feed(&self, host: &Host<'_>) {
+    pub(crate) async fn feed(&self, host: &Host<'_>) {
         let Around::Embedded { sent, .. } = &self.around else {
             return;
         };
@@ -138,15 +155,23 @@ impl Stage {
     }
 
     /// Publishes more, on NATS.
-    pub(super) async fn add(&self, more: &Traffic) {
+    pub(crate) async fn add(&self, more: &Traffic) {
         match &self.around {
             Around::Nats(streams) => streams.publish(more).await,
             Around::Embedded { .. } => panic!("its events are fed"),
         }
     }
 
+    /// The publisher's and receiver's connection, on NATS.
+    pub(crate) fn context(&self) -> &jetstream::Context {
+        match &self.around {
+            Around::Nats(streams) => &streams.context,
+            Around::Embedded { .. } => panic!("it has no server"),
+        }
+    }
+
     /// The outputs so far, in the order of their stream.
-    pub(super) async fn outputs(&self) -> Vec<Output> {
+    pub(crate) async fn outputs(&self) -> Vec<Output> {
         match &self.around {
             Around::Nats(streams) => streams.read().await,
             Around::Embedded { sink, .. } => {
@@ -162,7 +187,7 @@ impl Stage {
     }
 
     /// How many outputs there are, a repetition of an id not counted.
-    pub(super) async fn count(&self) -> usize {
+    pub(crate) async fn count(&self) -> usize {
         match &self.around {
             Around::Nats(streams) => streams.count().await,
             Around::Embedded { sink, .. } => {
@@ -175,7 +200,7 @@ impl Stage {
 }
 
 /// The dead letters that a host has.
-pub(super) async fn dead_letters(host: &Host<'_>) -> Vec<Dead> {
+pub(crate) async fn dead_letters(host: &Host<'_>) -> Vec<Dead> {
     let page = host.json("/api/v1/dead-letters?limit=1000").await;
     let text = |letter: &Value, key: &str| letter[key].as_str().unwrap_or_default().to_owned();
     let letters = page["dead_letters"].as_array().expect("a list").iter();
@@ -187,7 +212,7 @@ pub(super) async fn dead_letters(host: &Host<'_>) -> Vec<Dead> {
 }
 
 /// Whether nothing is under way in a host, and nothing waits in its ledger but `parked` events.
-pub(super) async fn is_quiet(host: &Host<'_>, parked: impl Fn(i64) -> bool) -> bool {
+pub(crate) async fn is_quiet(host: &Host<'_>, parked: impl Fn(i64) -> bool) -> bool {
     let consumers = host.json("/api/v1/consumers").await;
     let streams = host.json("/api/v1/streams").await;
     let sum = |of: &Value, key: &str| -> i64 {
@@ -201,27 +226,32 @@ pub(super) async fn is_quiet(host: &Host<'_>, parked: impl Fn(i64) -> bool) -> b
         && sum(&streams, "outbox") == 0
 }
 
+/// A stream that takes what comes in, or goes out, in the stage of this name.
+pub(crate) fn config_of(stage: &str, part: &str) -> stream::Config {
+    stream::Config {
+        name: format!("{stage}-{part}"),
+        subjects: vec![format!("{stage}.{part}.>")],
+        ..Default::default()
+    }
+}
+
 impl Streams {
-    async fn make(server: &Arc<Nats>, name: &str) -> Self {
-        let client = async_nats::connect(server.url()).await.expect("the server listens");
+    async fn make(client: async_nats::Client, host: &str, name: &str) -> Self {
         let streams = Self {
-            server: server.clone(),
+            url: host.to_owned(),
             context: jetstream::new(client),
             name: name.to_owned(),
+            _server: None,
         };
         for part in ["in", "out"] {
-            let config = stream::Config {
-                name: format!("{name}-{part}"),
-                subjects: vec![format!("{name}.{part}.>")],
-                ..Default::default()
-            };
+            let config = config_of(name, part);
             streams.context.create_stream(config).await.expect("a stream");
         }
         streams
     }
 
     fn config(&self) -> String {
-        let mut config = format!("[broker.main]\nurl = \"{}\"\n", self.server.url());
+        let mut config = format!("[broker.main]\nurl = \"{}\"\n", self.url);
         for part in ["in", "out"] {
             let _ = write!(
                 config,
@@ -233,29 +263,29 @@ impl Streams {
         config
     }
 
+    /// Publishes in order; what the server does not take now is published again.
     async fn publish(&self, traffic: &Traffic) {
         for event in &traffic.0 {
-            let mut headers = HeaderMap::new();
-            for (name, value) in [
-                ("ce-specversion", "1.0"),
-                ("ce-type", event.says()),
-                ("ce-source", "/test"),
-                ("ce-id", &event.id),
-                ("ce-subject", &event.key),
-                ("content-type", "text/plain"),
-            ] {
-                headers.insert(name, value);
-            }
-            let subject = format!("{}.in.{}", self.name, event.says());
-            let published = self
-                .context
-                .publish_with_headers(subject, headers, event.data().into())
-                .await;
-            published
-                .expect("the server takes it")
-                .await
-                .expect("the server confirms it");
+            until("the server takes it", async || self.publish_one(event).await.is_some()).await;
         }
+    }
+
+    async fn publish_one(&self, event: &Event) -> Option<()> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("ce-specversion", "1.0"),
+            ("ce-type", event.says()),
+            ("ce-source", "/test"),
+            ("ce-id", &event.id),
+            ("ce-subject", &event.key),
+            ("content-type", "text/plain"),
+        ] {
+            headers.insert(name, value);
+        }
+        let subject = format!("{}.in.{}", self.name, event.says());
+        let data = event.data().into();
+        let published = self.context.publish_with_headers(subject, headers, data).await;
+        published.ok()?.await.ok().map(drop)
     }
 
     async fn count(&self) -> usize {

@@ -6,7 +6,7 @@ use tidegate_tests::chance::Chance;
 
 /// What an event does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Counts its key one up.
     Count,
     /// The same, with 30 KiB beside it.
@@ -27,15 +27,15 @@ pub(super) enum Kind {
 
 /// An event.
 #[derive(Clone, Debug)]
-pub(super) struct Event {
-    pub(super) id: String,
-    pub(super) key: String,
-    pub(super) kind: Kind,
+pub(crate) struct Event {
+    pub(crate) id: String,
+    pub(crate) key: String,
+    pub(crate) kind: Kind,
 }
 
 impl Event {
     /// Its `type`.
-    pub(super) fn says(&self) -> &'static str {
+    pub(crate) fn says(&self) -> &'static str {
         match self.kind {
             Kind::Bad => "permanent",
             _ => "state",
@@ -43,7 +43,7 @@ impl Event {
     }
 
     /// Its data: a script for the guest.
-    pub(super) fn data(&self) -> String {
+    pub(crate) fn data(&self) -> String {
         let first = match self.kind {
             Kind::Count | Kind::Bad => String::new(),
             Kind::Large => format!("pad {}\n", "x".repeat(30 << 10)),
@@ -68,20 +68,20 @@ fn noise(id: &str) -> String {
 
 /// Events, in the order in which they are published.
 #[derive(Clone, Debug)]
-pub(super) struct Traffic(pub(super) Vec<Event>);
+pub(crate) struct Traffic(pub(crate) Vec<Event>);
 
 /// What must come of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Truth {
+pub(crate) struct Truth {
     /// By key, the events that take effect, in order.
-    pub(super) effects: BTreeMap<String, Vec<String>>,
+    pub(crate) effects: BTreeMap<String, Vec<String>>,
     /// The dead letters, each with its reason.
-    pub(super) dead: BTreeMap<String, &'static str>,
+    pub(crate) dead: BTreeMap<String, &'static str>,
 }
 
 impl Truth {
     /// How many events take effect.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.effects.values().map(Vec::len).sum()
     }
 }
@@ -90,7 +90,7 @@ const KEYS: usize = 6;
 
 impl Traffic {
     /// Events of several keys, of the kinds that `kind` gives by their number.
-    pub(super) fn of(count: usize, kind: impl Fn(usize) -> Kind) -> Self {
+    pub(crate) fn of(count: usize, kind: impl Fn(usize) -> Kind) -> Self {
         let event = |number: usize| Event {
             id: format!("e{number}"),
             key: format!("k{}", number % KEYS),
@@ -100,7 +100,7 @@ impl Traffic {
     }
 
     /// Most count; some only at their third attempt, and a few become dead letters.
-    pub(super) fn mixed(count: usize) -> Self {
+    pub(crate) fn mixed(count: usize) -> Self {
         Self::of(count, |number| match number {
             _ if number % 17 == 5 => Kind::Flaky,
             _ if number % 13 == 7 => Kind::Bad,
@@ -110,12 +110,12 @@ impl Traffic {
     }
 
     /// The first key waits for `open`.
-    pub(super) fn one_late(count: usize) -> Self {
+    pub(crate) fn one_late(count: usize) -> Self {
         Self::of(count, |number| if number == 0 { Kind::Late } else { Kind::Count })
     }
 
     /// What must have come of it, before and after the config has `open`.
-    pub(super) fn truth(&self, is_open: bool) -> Truth {
+    pub(crate) fn truth(&self, is_open: bool) -> Truth {
         let mut truth = Truth::default();
         let (mut waiting, mut redriven) = (Vec::new(), Vec::new());
         for event in &self.0 {
