@@ -120,7 +120,7 @@ impl Fault {
             Self::OutputDeleted => Sign::Writing("no JetStream stream"),
             Self::OutputFull => Sign::Writing("maximum bytes exceeded"),
             Self::ServerFull => Sign::Writing("insufficient"),
-            Self::Revoked => Sign::Reading("authorization violation"),
+            Self::Revoked => Sign::Reading("authorization violation: check the credentials"),
             Self::Forbidden => Sign::Writing("give the host's user this permission"),
         }
     }

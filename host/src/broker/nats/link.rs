@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) refusal: Option<Arc<str>>,
     /// Why it is down, if the client said.
     down_because: Option<Arc<str>>,
+    /// Whether that is because the server does not know the host any more.
+    is_turned_away: bool,
 }
 
 impl Link {
@@ -104,7 +106,7 @@ impl Link {
     /// The number of the connection's present life.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] if it is down.
+    /// [`Error::Unreachable`] if it is down; [`Error::Misconfigured`] if it is down because the server turns the host away.
     pub(super) fn life(&self) -> Result<u64, Error> {
         let state = self.state.borrow();
         if state.is_up {
@@ -112,7 +114,11 @@ impl Link {
         } else {
             let reason = state.down_because.as_deref();
             let reason = reason.unwrap_or("the connection is down and being remade");
-            Err(self.unreachable(format!("{}: {reason}", self.servers)))
+            let text = format!("{}: {reason}", self.servers);
+            Err(match state.is_turned_away {
+                true => self.misconfigured(format!("{text}: check the credentials")),
+                false => self.unreachable(text),
+            })
         }
     }
 
@@ -248,6 +254,7 @@ fn observe(state: &watch::Sender<State>, broker: &plan::Name, event: &Event) {
                 state.is_up = true;
                 state.life += 1;
                 state.down_because = None;
+                state.is_turned_away = false;
             });
             tracing::info!(%broker, "connected to the broker");
         }
@@ -264,7 +271,10 @@ fn observe(state: &watch::Sender<State>, broker: &plan::Name, event: &Event) {
             let text = event.to_string();
             let is_news = state.borrow().down_because.as_deref() != Some(text.as_str());
             if is_news {
-                state.send_modify(|state| state.down_because = Some(text.as_str().into()));
+                state.send_modify(|state| {
+                    state.down_because = Some(text.as_str().into());
+                    state.is_turned_away = is_turned_away(&text);
+                });
                 tracing::warn!(%broker, error = %text, "cannot connect to the broker");
             }
         }
@@ -276,6 +286,11 @@ fn observe(state: &watch::Sender<State>, broker: &plan::Name, event: &Event) {
         }
         Event::Draining | Event::Closed => {}
     }
+}
+
+/// Whether the server does not let the host in. The client gives the words when it connects again, but not their kind.
+fn is_turned_away(text: &str) -> bool {
+    text.ends_with("authorization violation")
 }
 
 /// Counts a refusal; whether it is another than the one before.
