@@ -17,7 +17,7 @@ use table::Table;
 use trial::Trial;
 
 /// Rounds at once: they wait more than they compute.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 6;
 
 fn number(name: &str) -> usize {
     match std::env::var(name) {
@@ -28,15 +28,12 @@ fn number(name: &str) -> usize {
 
 async fn check(faults: &[Fault]) {
     let proxy = Toxiproxy::start();
-    let wanted = std::env::var("TIDEGATE_FAULT").unwrap_or_default();
-    let is_wanted = |fault: &&Fault| wanted.is_empty() || wanted == format!("{fault:?}");
-    let faults: Vec<Fault> = faults.iter().filter(is_wanted).copied().collect();
+    let wanted = std::env::var("TIDEGATE_FAULT").ok();
+    let is_wanted = |fault: &Fault| wanted.as_ref().is_none_or(|wanted| *wanted == format!("{fault:?}"));
+    let faults: Vec<Fault> = faults.iter().copied().filter(is_wanted).collect();
     let first = number("TIDEGATE_SEED");
     let rounds = first..first + number("TIDEGATE_ROUNDS");
-    let trials = rounds.flat_map(|round| {
-        let of_round = |fault: &Fault| Trial::new(*fault, round);
-        faults.iter().map(of_round).collect::<Vec<_>>()
-    });
+    let trials = rounds.flat_map(|round| faults.iter().map(move |fault| Trial::new(*fault, round)));
     let playing = trials.map(async |trial| (trial.fault, trial.play(&proxy).await));
     let mut played = stream::iter(playing).buffer_unordered(AT_ONCE);
     let mut table = Table::default();
