@@ -87,7 +87,12 @@ async fn play(rounds: impl IntoIterator<Item = Round>) -> Tally {
 
 async fn check(name: &str, rounds: impl IntoIterator<Item = Round>) {
     let tally = play(rounds).await;
-    println!("{name}: {tally}");
+    let rule = " --: |".repeat(Tally::COLUMNS.split('|').count());
+    println!(
+        "| killed | {} |\n| --- |{rule}\n| {name} | {} |",
+        Tally::COLUMNS,
+        tally.cells()
+    );
     assert!(tally.rounds > 0 && tally.events > 0);
     assert!(tally.is_clean(), "{name}: {tally}");
 }

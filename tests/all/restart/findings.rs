@@ -36,6 +36,19 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// The heads of [`Self::cells`].
+    pub(crate) const COLUMNS: &str = "rounds | events | lost | applied twice | out of order | otherwise wrong";
+
+    /// A part of a row of a table.
+    pub(crate) fn cells(&self) -> String {
+        let otherwise = self.dead_and_applied + self.unexpected;
+        let Self {
+            rounds, events, lost, ..
+        } = self;
+        let (twice, out_of_order) = (self.applied_twice, self.out_of_order);
+        format!("{rounds} | {events} | {lost} | {twice} | {out_of_order} | {otherwise}")
+    }
+
     pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.applied_twice + self.out_of_order + self.dead_and_applied + self.unexpected == 0
     }
