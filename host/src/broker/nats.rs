@@ -21,6 +21,7 @@ mod settle;
 mod source;
 mod stream;
 mod unreadable;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -12,6 +12,8 @@ use crate::restart::stage::config_of;
 pub(super) enum Fault {
     /// Every answer comes late, some later than others.
     Latency,
+    /// Every answer comes later than the host waits for it.
+    Late,
     /// 1 KB passes in a second.
     Bandwidth,
     /// Nothing passes, and nobody closes the connection.
@@ -65,12 +67,13 @@ const TIMES: usize = 4;
 const LOST: &str = "lost the connection to the broker";
 
 impl Fault {
-    pub(super) const OF_THE_CONNECTION: [Self; 7] = [
+    pub(super) const OF_THE_CONNECTION: [Self; 8] = [
         Self::HalfOpen,
         Self::Mute,
         Self::Deaf,
         Self::Bandwidth,
         Self::Latency,
+        Self::Late,
         Self::Cut,
         Self::Reset,
     ];
@@ -90,6 +93,7 @@ impl Fault {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Latency => "latency of 150 ms ± 100 ms each way",
+            Self::Late => "latency of 3 s each way",
             Self::Bandwidth => "1 KB/s each way",
             Self::HalfOpen => "half open: nothing passes",
             Self::Mute => "half open: the server hears nothing",
@@ -112,7 +116,7 @@ impl Fault {
         match self {
             Self::Latency => Sign::None,
             // What the server sends tells the host that it reads; only of what it says itself it hears nothing.
-            Self::Bandwidth | Self::Mute => Sign::Writing("was not confirmed in time"),
+            Self::Bandwidth | Self::Late | Self::Mute => Sign::Writing("was not confirmed in time"),
             Self::HalfOpen | Self::Deaf | Self::Killed | Self::Frozen => Sign::Reading("out of reach"),
             Self::Cut | Self::Reset => Sign::Log(LOST),
             Self::ConsumerDeleted => Sign::Log("creating the JetStream consumer"),
@@ -147,6 +151,7 @@ impl Fault {
     fn toxic(self) -> Option<Toxic> {
         Some(match self {
             Self::Latency => Toxic::Latency(150, 100),
+            Self::Late => Toxic::Latency(3_000, 0),
             Self::Bandwidth => Toxic::Bandwidth(1),
             Self::HalfOpen => Toxic::Silence,
             Self::Mute => Toxic::Mute,
@@ -180,6 +185,7 @@ impl Fault {
         match self {
             // Events go on meanwhile.
             Self::Latency | Self::Cut => scene.all_done(host).await,
+            Self::Late | Self::Bandwidth => scene.some_done(host, 10).await,
             Self::Reset => {
                 for _ in 0..TIMES {
                     scene.some_done(host, 5).await;

@@ -24,7 +24,7 @@ pub(super) struct Scene {
 }
 
 /// How long a round waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const BALLAST: &str = "ballast";
 /// Room that is left for a server's own and for events: less than these and their outputs need.
 const ROOM: usize = 24 << 10;

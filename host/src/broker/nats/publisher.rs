@@ -1,25 +1,26 @@
 //! Publishing with confirmation: one inbox takes the confirmations of everything that is published over a connection.
 //!
 //! A batch is sent whole and then awaited. Each message carries the batch's number and its own in its reply subject, so that a
-//! confirmation finds its place without a task, a timer or a subscription of its own.
+//! confirmation finds its place (`waiting`) without a task, a timer or a subscription of its own.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{PublishErrorKind, StatusCode, Subscriber};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::api::Refusal;
 use super::link::Link;
+use super::waiting::{Answer, Batch, Entered, Waiting};
 use super::{headers, stream};
 use crate::broker::{Error, Outgoing, Publisher};
+use crate::clock::Clock;
 
 /// How long a confirmation may take.
 const CONFIRM_TIME: Duration = Duration::from_secs(5);
@@ -79,34 +80,8 @@ pub(super) struct Confirmations {
     link: Arc<Link>,
     inbox: String,
     waiting: Arc<Waiting>,
-    next: AtomicU64,
     unconfirmed: Semaphore,
     reader: AbortHandle,
-}
-
-/// Batches under way, by number.
-type Waiting = Mutex<HashMap<u64, Arc<Batch>>>;
-
-/// A batch under way.
-struct Batch {
-    answers: Mutex<Answers>,
-    all: Notify,
-}
-
-struct Answers {
-    slots: Vec<Option<Answer>>,
-    missing: usize,
-}
-
-/// What became of one message.
-#[derive(Clone, Debug)]
-enum Answer {
-    Confirmed,
-    Refused(Refusal),
-    /// No stream takes the subject, or its stream has no leader.
-    NobodyThere,
-    /// It never left.
-    NotSent(Error),
 }
 
 impl Confirmations {
@@ -119,12 +94,11 @@ impl Confirmations {
             .map_err(|_| link.unreachable("the connection takes nothing"))?
             .map_err(|error| link.unreachable(error))?;
         let waiting = Arc::new(Waiting::default());
-        let reader = tokio::spawn(read(subscriber, inbox.len(), Arc::clone(&waiting)));
+        let reader = tokio::spawn(read(subscriber, inbox.len(), Arc::clone(&waiting), link.clock.clone()));
         Ok(Arc::new(Self {
             link,
             inbox,
             waiting,
-            next: AtomicU64::new(0),
             unconfirmed: Semaphore::new(UNCONFIRMED_MAX),
             reader: reader.abort_handle(),
         }))
@@ -141,30 +115,22 @@ impl Confirmations {
                 return vec![Err(error); subjects.len()];
             }
         };
-        let entered = self.enter(batch.len());
+        let ids = batch.iter().map(|out| Arc::clone(&out.id)).collect();
+        let entered = self.waiting.enter(ids, self.link.clock.now());
         self.send(batch, &entered).await;
         self.wait(&entered.batch).await;
-        let answers = entered.batch.take();
-        drop(entered);
+        let answers = entered.leave();
         drop(room);
         self.explain(subjects, answers, seen).await
-    }
-
-    fn enter(&self, size: usize) -> Entered<'_> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let batch = Arc::new(Batch::new(size));
-        lock(&self.waiting).insert(number, Arc::clone(&batch));
-        Entered {
-            waiting: &self.waiting,
-            number,
-            batch,
-        }
     }
 
     /// Sends a batch in order. What can't be sent is answered here.
     async fn send(&self, batch: Vec<Outgoing>, entered: &Entered<'_>) {
         let deadline = self.link.clock.now() + CONFIRM_TIME;
         for (index, outgoing) in batch.into_iter().enumerate() {
+            if entered.is_known(index) {
+                continue;
+            }
             let reply = format!("{}.{}.{index}", self.inbox, entered.number);
             if let Err(error) = self.send_one(outgoing, reply, deadline).await {
                 entered.batch.answer(index, Answer::NotSent(error));
@@ -267,64 +233,14 @@ impl Drop for Confirmations {
     }
 }
 
-/// A batch in the table; leaves it when dropped, also when its caller gave up.
-struct Entered<'a> {
-    waiting: &'a Waiting,
-    number: u64,
-    batch: Arc<Batch>,
-}
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        lock(self.waiting).remove(&self.number);
-    }
-}
-
-impl Batch {
-    fn new(size: usize) -> Self {
-        Self {
-            answers: Mutex::new(Answers {
-                slots: vec![None; size],
-                missing: size,
-            }),
-            all: Notify::new(),
-        }
-    }
-
-    fn answer(&self, index: usize, answer: Answer) {
-        let mut answers = lock(&self.answers);
-        let Some(slot @ None) = answers.slots.get_mut(index) else {
-            return;
-        };
-        *slot = Some(answer);
-        answers.missing -= 1;
-        if answers.missing == 0 {
-            self.all.notify_one();
-        }
-    }
-
-    async fn all_answered(&self) {
-        while lock(&self.answers).missing > 0 {
-            self.all.notified().await;
-        }
-    }
-
-    fn take(&self) -> Vec<Option<Answer>> {
-        std::mem::take(&mut lock(&self.answers).slots)
-    }
-}
-
 /// Gives each confirmation to its batch.
-async fn read(mut subscriber: Subscriber, prefix: usize, waiting: Arc<Waiting>) {
+async fn read(mut subscriber: Subscriber, prefix: usize, waiting: Arc<Waiting>, clock: Clock) {
     while let Some(message) = subscriber.next().await {
         let place = message.subject.get(prefix + 1..).and_then(|rest| rest.split_once('.'));
         let Some((number, index)) = place.and_then(|(n, i)| Some((n.parse().ok()?, i.parse().ok()?))) else {
             continue;
         };
-        let batch = lock(&waiting).get(&number).cloned();
-        if let Some(batch) = batch {
-            batch.answer(index, parse(&message));
-        }
+        waiting.answer((number, index), parse(&message), || clock.now());
     }
 }
 
@@ -362,11 +278,6 @@ fn check_subject(subject: &str) -> Result<(), String> {
             subject.escape_debug()
         ))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No holder of these locks can panic half way.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
