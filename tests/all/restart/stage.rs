@@ -54,7 +54,7 @@ pub(crate) struct Stage {
 }
 
 enum Around {
-    Nats(Streams),
+    Nats(Box<Streams>),
     Embedded { sink: Sink, sent: AtomicUsize },
 }
 
@@ -77,12 +77,12 @@ impl Stage {
                 let mut streams = Streams::make(client, server.url(), name).await;
                 streams._server = Some(server.clone());
                 streams.publish(traffic).await;
-                Around::Nats(streams)
+                Around::Nats(Box::new(streams))
             }
             Broker::Between { around, host } => {
                 let streams = Streams::make(around.clone(), host, name).await;
                 streams.publish(traffic).await;
-                Around::Nats(streams)
+                Around::Nats(Box::new(streams))
             }
             Broker::Embedded => Around::Embedded {
                 sink: Sink::start().await,
@@ -127,12 +127,14 @@ impl Stage {
     }
 
     fn consumer(&self, name: &str, reads: &str, writes: &str, is_open: bool) -> String {
+        // A machine that stands still is no fault of an event's. All attempts together must be over within the retention.
+        let time_s = (2_000 / self.policy.attempts).min(30);
         let open = if is_open { "open = \"yes\"" } else { "" };
         format!(
             "[consumer.{name}]\nplugin = \"{}\"\nreads = \"{reads}\"\nwrites = \"{writes}\"\nconcurrency = 8\n\
              grants = {{ state = true, config = {{ {open} }} }}\n\
              retry = {{ attempts = {}, backoff = \"10ms..200ms\", park_after = \"100ms\" }}\n\
-             breaker = {{ failure_rate = 1.0 }}\n",
+             breaker = {{ failure_rate = 1.0 }}\nlimits = {{ time = \"{time_s}s\" }}\n",
             guests::build("plain").display(),
             self.policy.attempts,
         )
