@@ -17,6 +17,8 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+use std::time::Duration;
+
 use exports::tidegate::plugin::handler::{Event, Failure, Guest};
 use tidegate::plugin::context;
 use tidegate::plugin::outbox::{Draft, emit};
@@ -133,13 +135,21 @@ fn state(event: &Event) -> Result<(), Failure> {
                 format!("{:?}", batch::set_many(&bucket, &pairs.collect::<Vec<_>>()))
             }
             ["delete-many", keys @ ..] => format!("{:?}", batch::delete_many(&bucket, &owned(keys))),
+            ["fill", bytes] => "x".repeat(bytes.parse().unwrap()),
+            ["wait", ms] => {
+                std::thread::sleep(Duration::from_millis(ms.parse().unwrap()));
+                continue;
+            }
             ["fail"] => return Err(Failure::Permanent("as told".to_owned())),
             ["attempt", least] if context::current().attempt < least.parse().unwrap() => return Err(later()),
+            ["attempt", least, pause_ms] if context::current().attempt < least.parse().unwrap() => {
+                return Err(later_by(pause_ms.parse().unwrap()));
+            }
             ["need", name] if config::get(name).unwrap().is_none() => return Err(later()),
             ["want", name] if config::get(name).unwrap().is_none() => {
                 return Err(Failure::Permanent(format!("no {name}")));
             }
-            ["attempt" | "need" | "want" | "pad", _] => continue,
+            ["attempt" | "need" | "want" | "pad", ..] => continue,
             other => panic!("no such step: {other:?}"),
         };
         answers.push(answer);
@@ -148,9 +158,13 @@ fn state(event: &Event) -> Result<(), Failure> {
 }
 
 fn later() -> Failure {
+    later_by(200)
+}
+
+fn later_by(pause_ms: u64) -> Failure {
     Failure::Transient(Transient {
         reason: "not yet".to_owned(),
-        retry_after_ms: Some(200),
+        retry_after_ms: Some(pause_ms),
     })
 }
 
