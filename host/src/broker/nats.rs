@@ -16,6 +16,7 @@ mod headers;
 mod held;
 mod inbox;
 mod link;
+mod payload;
 mod publisher;
 mod settle;
 mod source;

@@ -23,7 +23,7 @@ use super::inbox::{Inbox, Numbers};
 use super::link::{Link, State};
 use super::settle::Settler;
 use super::unreadable::{Step, Unreadable};
-use super::{cursor, headers, stream, unreadable};
+use super::{cursor, headers, payload, stream, unreadable};
 use crate::broker::{Delivery, Error, Position, Promises, Receipt, Room, Source, Subscribed, Subscription};
 use crate::event::Message;
 
@@ -318,7 +318,7 @@ impl Nats {
         let message = Message {
             subject: message.subject.into_string(),
             headers: headers::read(message.headers.as_ref()),
-            payload: message.payload,
+            payload: payload::own(message.payload),
         };
         self.hand_out(numbers.stream, reply, message, now);
         Ok(())
