@@ -385,6 +385,19 @@ pub struct Effects {
     pub outputs: Vec<Output>,
 }
 
+impl Effects {
+    /// The bytes that it writes: messages and values.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let writes = self.writes.iter().map(|write| match write {
+            StateWrite::Set(_, value) => value.len(),
+            _ => 0,
+        });
+        let outputs = self.outputs.iter().map(|output| output.message.size());
+        outputs.sum::<usize>() + writes.sum::<usize>()
+    }
+}
+
 /// A state bucket of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StateBucket {

@@ -158,15 +158,8 @@ fn known(tables: &Tables, key: RecordKey) -> Result<Known, store::Error> {
 
 /// What entries weigh against the bounds of a batch: about the bytes they will write.
 fn weight(entries: &[Entry]) -> Weight {
-    let outputs = |outputs: &[super::Output]| -> usize { outputs.iter().map(|output| output.message.size()).sum() };
     let bytes = |entry: &Entry| match &entry.change {
-        Change::Applied(effects) => {
-            let writes = effects.writes.iter().map(|write| match write {
-                super::StateWrite::Set(_, value) => value.len(),
-                _ => 0,
-            });
-            outputs(&effects.outputs) + writes.sum::<usize>()
-        }
+        Change::Applied(effects) => effects.size(),
         Change::Dead { letter, .. } | Change::Conflict { letter, .. } => letter.message.size(),
         Change::Parked(message, _) => message.size(),
         Change::Failed(_) | Change::Started => 0,

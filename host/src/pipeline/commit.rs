@@ -52,6 +52,8 @@ pub(super) struct Answer {
     results: Vec<Result<Written, Refused>>,
     /// How often the parking had been looked at when they were written.
     looks: u64,
+    /// The bytes of their effects.
+    bytes: usize,
 }
 
 impl Dispatcher {
@@ -61,6 +63,8 @@ impl Dispatcher {
             return;
         }
         self.in_ledger += steps.len();
+        let bytes = steps.iter().map(|step| effects_of(&step.entry)).sum();
+        self.unconfirmed.commit(bytes);
         let (ledger, metrics, looks) = (
             self.parts.ledger.clone(),
             self.parts.metrics.clone(),
@@ -79,12 +83,14 @@ impl Dispatcher {
                 entries,
                 results,
                 looks,
+                bytes,
             })
         }));
     }
 
     pub(super) async fn answered(&mut self, answer: Answer) {
         self.in_ledger -= answer.jobs.len();
+        self.unconfirmed.committed(answer.bytes);
         let is_hold = |entry: &Entry| matches!(entry.change, Change::Dead { hold: true, .. });
         let holds = answer.entries.iter().any(is_hold);
         let mut posts: BTreeMap<Name, Vec<Posted>> = BTreeMap::new();
@@ -258,5 +264,13 @@ impl Dispatcher {
                 None
             }
         }
+    }
+}
+
+/// The bytes of what an attempt wants written.
+fn effects_of(entry: &Entry) -> usize {
+    match &entry.change {
+        Change::Applied(effects) => effects.size(),
+        _ => 0,
     }
 }

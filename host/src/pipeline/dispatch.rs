@@ -88,6 +88,8 @@ pub(super) struct Dispatcher {
     pub(super) in_ledger: usize,
     /// About how long an attempt takes.
     pub(super) attempt_time: Duration,
+    /// About how many bytes the effects of an attempt have; it grows at once and shrinks slowly.
+    pub(super) effects_size: usize,
     pub(super) tasks: JoinSet<()>,
     pub(super) finished: mpsc::Sender<Vec<Finished>>,
     pub(super) settler: mpsc::Sender<Order>,
@@ -191,6 +193,7 @@ impl Dispatcher {
             running_in_era: 0,
             in_ledger: 0,
             attempt_time: Duration::ZERO,
+            effects_size: 0,
             tasks: JoinSet::new(),
             finished: finished_in,
             settler,

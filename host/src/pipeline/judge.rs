@@ -67,6 +67,8 @@ impl Dispatcher {
     fn note(&mut self, finished: &Finished, now: Instant) {
         let Finished { job, attempted, .. } = finished;
         self.attempt_time = (self.attempt_time * 7 + attempted.duration) / 8;
+        let size = attempted.effects.size();
+        self.effects_size = size.max((self.effects_size * 7 + size) / 8);
         let number = job.history.failed + 1;
         self.parts
             .metrics

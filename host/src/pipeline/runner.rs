@@ -75,7 +75,10 @@ impl Dispatcher {
             return 0;
         }
         match self.breaker.phase(self.now()) {
-            Phase::Closed => self.in_hand_max().saturating_sub(self.running),
+            Phase::Closed => {
+                let room = self.unconfirmed.attempts(self.effects_size);
+                self.in_hand_max().min(room).saturating_sub(self.running)
+            }
             Phase::HalfOpen => usize::from(self.running_in_era == 0),
             Phase::Open(_) => 0,
         }

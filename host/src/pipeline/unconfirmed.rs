@@ -1,5 +1,6 @@
 //! Committed events whose outputs their brokers have not confirmed. They are bounded: while there are as many as the budget has room
-//! for, nothing more is started, whatever is settled when, and whether it came from the broker or from the parking.
+//! for, nothing more is started, whatever is settled when, and whether it came from the broker or from the parking. Effects that are being
+//! committed count in bytes: a small event may have large ones, and a disk may be slow.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ pub(super) struct Unconfirmed {
     whole: Room,
     events: HashMap<u64, Waiting>,
     bytes: usize,
+    /// Bytes of effects that are being committed.
+    committing: usize,
     deliveries: usize,
     numbers: u64,
     /// Rows that an earlier host left. Each counts as an event: they must not add up over restarts while their broker is away.
@@ -65,6 +68,7 @@ impl Unconfirmed {
             whole,
             events: HashMap::new(),
             bytes: 0,
+            committing: 0,
             deliveries: 0,
             numbers: INHERITED,
             inherited: inherited.rows,
@@ -74,7 +78,26 @@ impl Unconfirmed {
 
     /// Whether nothing more may be started for now.
     pub(super) fn is_full(&self) -> bool {
-        self.events.len() + self.inherited >= self.whole.count || self.bytes + self.inherited_bytes >= self.whole.bytes
+        let bytes = self.bytes + self.inherited_bytes + self.committing;
+        self.events.len() + self.inherited >= self.whole.count || bytes >= self.whole.bytes
+    }
+
+    /// How many attempts there is room for, the running ones included, if the effects of each have so many bytes. At least 1: where nothing is
+    /// known of their size, or it is more than the budget, somebody must begin.
+    pub(super) fn attempts(&self, effects: usize) -> usize {
+        let used = self.bytes + self.inherited_bytes + self.committing;
+        let left = self.whole.bytes.saturating_sub(used);
+        left.checked_div(effects).map_or(usize::MAX, |attempts| attempts.max(1))
+    }
+
+    /// Effects of so many bytes are being committed from now on.
+    pub(super) fn commit(&mut self, bytes: usize) {
+        self.committing += bytes;
+    }
+
+    /// They are committed, or refused.
+    pub(super) fn committed(&mut self, bytes: usize) {
+        self.committing -= bytes;
     }
 
     /// How many deliveries are not settled because of it.

@@ -83,6 +83,35 @@ async fn what_waits_to_be_published_is_bounded() {
     stage.until_settled().await;
 }
 
+/// Small events of which much is emitted, and a ledger that takes long: once, only what was committed already counted.
+#[tokio::test]
+async fn what_waits_to_be_committed_is_bounded_in_bytes() {
+    let gate = Gate::shut();
+    let script_gate = gate.clone();
+    let mut stage = Stage::new(move |_, _| Answer::Emit(vec!["stock"; 10]).at(&script_gate));
+    stage.plan.budget.bytes = (64 << 10).try_into().unwrap();
+    stage.plan.concurrency = 4.try_into().unwrap();
+    stage.start().await;
+    // Each emits ten times its id: 5,000 bytes, of which 14 are more than the budget.
+    for number in 0..40 {
+        stage.send(&format!("{number:0500}"), &format!("k{number}")).await;
+    }
+    stage.until("all", |stage| stage.level("in_flight{") == "40").await;
+    stage.ledger_switch.turn(true);
+    gate.open();
+    stage
+        .until("writes in vain", |stage| stage.ledger_switch.refused() >= 6)
+        .await;
+    // Those that ran when it was full, too.
+    let called = stage.plugin.calls().len();
+    assert!(called <= 14 + 4, "{called}");
+    stage.ledger_switch.turn(false);
+    stage
+        .until("the others", |stage| stage.outside.taken().len() == 400)
+        .await;
+    stage.until_settled().await;
+}
+
 #[tokio::test]
 async fn what_waits_to_be_published_does_not_add_up_over_restarts() {
     let mut stage = emitting();
