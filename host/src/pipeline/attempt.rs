@@ -20,6 +20,10 @@ use crate::ledger::{self, Entry, Ledger, Read, StateBucket, StateKey, StateReade
 use crate::metrics::Consumer;
 use crate::plugin::{Attempted, Call, Handler};
 
+/// How long a chunk computes before everything else in the host has its turn, reading from sockets included: other consumers wait about
+/// so long at each step of an event. A chunk is not left for another one of its consumer meanwhile, so that results come one by one.
+const TURN: Duration = Duration::from_micros(200);
+
 /// An attempt that ended.
 pub struct Finished {
     /// Of which event.
@@ -47,6 +51,8 @@ pub struct Bench {
     pub workers: usize,
     /// One for each attempt that may be under way: chunks that wait for a worker hold more events than that.
     pub permits: Arc<Semaphore>,
+    /// One for each chunk that may compute; the others of the consumer wait, in order, and not in the way of other consumers.
+    pub turns: Arc<Semaphore>,
 }
 
 impl Bench {
@@ -61,6 +67,7 @@ impl Bench {
             quarantine: parts.quarantine.clone(),
             workers: parts.workers.get(),
             permits: Arc::new(Semaphore::new(parts.consumer.concurrency.get())),
+            turns: Arc::new(Semaphore::new(parts.workers.get())),
         }
     }
 
@@ -97,13 +104,29 @@ impl Bench {
 
     async fn run_all(&self, jobs: Vec<Box<Job>>, finished: mpsc::Sender<Vec<Finished>>) {
         let mut running: FuturesUnordered<_> = jobs.into_iter().map(|job| self.attempt(job)).collect();
-        while let Some(first) = running.next().await {
-            let mut group = vec![first];
-            while let Some(Some(next)) = running.next().now_or_never() {
-                group.push(next);
-            }
-            if finished.send(group).await.is_err() {
+        let mut group = Vec::new();
+        loop {
+            self.compute(&mut running, &mut group).await;
+            if !group.is_empty() && finished.send(std::mem::take(&mut group)).await.is_err() {
                 return;
+            }
+            match running.next().await {
+                Some(first) => group.push(first),
+                None => return,
+            }
+        }
+    }
+
+    /// Lets attempts compute until each has ended or waits for something.
+    async fn compute(&self, running: &mut FuturesUnordered<impl Future<Output = Finished>>, group: &mut Vec<Finished>) {
+        // Nobody closes it, so that this is no error.
+        let _turn = self.turns.acquire().await;
+        let mut since = self.clock.now();
+        while let Some(Some(ended)) = running.next().now_or_never() {
+            group.push(ended);
+            if self.clock.now().saturating_duration_since(since) >= TURN {
+                tokio::task::yield_now().await;
+                since = self.clock.now();
             }
         }
     }

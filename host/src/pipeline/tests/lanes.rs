@@ -1,9 +1,11 @@
 //! Events of one key run one at a time, in order; keys run beside each other.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::handler::{Answer, Gate};
 use super::stage::Stage;
+use crate::clock::Clock;
 use crate::plan::TypePattern;
 
 #[tokio::test]
@@ -129,4 +131,34 @@ async fn two_keys_that_write_one_state_key_both_take_effect() {
         stage.plugin.calls().len() > 24,
         "none lost a race: the test shows nothing"
     );
+}
+
+/// A chunk of attempts was once run to its end before anything else on its thread, and tokio looked at no socket meanwhile.
+#[tokio::test]
+async fn everything_else_has_its_turn_while_attempts_compute() {
+    let clock = Clock::system();
+    let mut stage = Stage::new(move |_, _| {
+        let until = clock.now() + Duration::from_micros(300);
+        while clock.now() < until {}
+        Answer::Done
+    });
+    let gate = Gate::shut();
+    stage.ledger_switch.hold_up_look_ups(&gate);
+    stage.start().await;
+    for number in 0..40 {
+        stage.send(&format!("a{number}"), &format!("k{number}")).await;
+    }
+    gate.open();
+    let (mut seen, mut most) = (0, 0);
+    let watching = async {
+        while seen < 40 {
+            tokio::task::yield_now().await;
+            let called = stage.plugin.calls().len();
+            most = most.max(called - seen);
+            seen = called;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), watching).await.unwrap();
+    // One of each worker.
+    assert!(most <= 2, "{most} at once");
 }
