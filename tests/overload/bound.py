@@ -41,5 +41,5 @@ def bound(consumers: Iterable[Consumer], ids: int, fails: bool = False) -> int:
 
 def held(consumer: Consumer) -> int:
     """What one consumer holds: events and outputs, each up to the budget; and what runs may emit beyond it."""
-    beyond = consumer.concurrency * consumer.emit_bytes
+    beyond = consumer.concurrency * consumer.effect_bytes
     return consumer.budget_events * EVENT + 2 * consumer.budget_bytes + beyond

@@ -20,7 +20,7 @@ class Consumer:
     budget_events: int
     budget_bytes: int
     memory: int
-    emit_bytes: int = 1 << 20
+    effect_bytes: int = 1 << 20
     park_after: str = "5s"
 
     def config(self, plugin: pathlib.Path) -> str:
@@ -41,7 +41,7 @@ writes = "out-{self.name}"
 concurrency = {self.concurrency}
 budget = {{ events = {self.budget_events}, bytes = {self.budget_bytes} }}
 retry = {{ backoff = "100ms..20s", park_after = "{self.park_after}" }}
-limits = {{ memory = {self.memory}, time = "30s", emit_bytes = {self.emit_bytes} }}
+limits = {{ memory = {self.memory}, time = "30s", emit_bytes = {self.effect_bytes}, effect_bytes = {self.effect_bytes} }}
 grants = {{ state = true, config = {{}} }}
 """
 
@@ -51,6 +51,7 @@ class Host:
 
     def __init__(self, binary: str, plugin: pathlib.Path, url: str, folder: pathlib.Path, consumers: list[Consumer]):
         text = f'[ledger]\nurl = "embedded:./data"\n[broker.main]\nurl = "{url}"\n[admin]\nlisten = "127.0.0.1:0"\n'
+        self.folder = folder
         folder.mkdir(parents=True)
         (folder / "tidegate.toml").write_text(text + "".join(consumer.config(plugin) for consumer in consumers))
         self.log = folder / "log"

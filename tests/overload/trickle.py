@@ -1,7 +1,7 @@
 """Three consumers with a trickle of events each: how long one takes to its receiver, alone and beside a burst."""
 
+import math
 import multiprocessing
-import multiprocessing.connection
 import time
 from dataclasses import dataclass, field
 from typing import Callable
@@ -91,4 +91,4 @@ def for_seconds(seconds: float) -> Callable[[], bool]:
 def percentile(values: list[float], share: float) -> float:
     """In milliseconds."""
     ordered = sorted(values)
-    return 1_000 * ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+    return 1_000 * ordered[math.ceil(len(ordered) * share) - 1]
