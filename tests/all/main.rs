@@ -9,6 +9,7 @@ mod loading;
 mod neighbours;
 mod restart;
 mod reuse;
+mod secrets;
 mod security;
 mod service;
 mod state;

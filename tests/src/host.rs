@@ -114,7 +114,17 @@ impl Home {
     /// # Panics
     /// If it does not end in a minute.
     pub async fn ask(&self, args: &[&str]) -> Said {
-        let output = self.command(args).output();
+        self.ask_with(&[], args).await
+    }
+
+    /// Runs a command to its end with these variables in its environment.
+    ///
+    /// # Panics
+    /// If it does not end in a minute.
+    pub async fn ask_with(&self, environment: &[(&str, String)], args: &[&str]) -> Said {
+        let mut command = self.command(args);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let output = command.output();
         let output = tokio::time::timeout(PATIENCE, output).await.expect("it ends");
         Said::of(output.expect("the binary can be run"))
     }
