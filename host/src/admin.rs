@@ -6,6 +6,8 @@
 
 mod consumers;
 mod dead_letters;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod health;
 mod openapi;

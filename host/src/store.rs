@@ -15,6 +15,8 @@ mod committer;
 mod cursors;
 mod fault;
 mod folder;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod journal;
 mod keys;

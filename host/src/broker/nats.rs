@@ -12,6 +12,8 @@
 mod api;
 mod asked;
 mod cursor;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 mod held;
 mod inbox;

@@ -2,6 +2,8 @@
 //!
 //! Asks the running host if there is one; else opens the ledger itself, which works while no host does.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod letters;
 pub mod prefix;
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! embedded logs are appended in the same transaction; they have no outbox row and need no dedupe.
 
 mod commit;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod letters;
 mod outbox;
 mod parking;

@@ -125,7 +125,7 @@ fn write_key((stream, consumer): &CursorKey) -> bytes::Bytes {
         .done()
 }
 
-fn read_key(key: &[u8]) -> Option<CursorKey> {
+pub(super) fn read_key(key: &[u8]) -> Option<CursorKey> {
     let mut key = KeyReader::new(key);
     key.skip_tag()?;
     let stream = Name::new(key.text()?).ok()?;

@@ -118,12 +118,12 @@ fn without_padding(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Whether a whole batch begins anywhere.
-fn has_batch(bytes: &[u8]) -> bool {
+pub(super) fn has_batch(bytes: &[u8]) -> bool {
     (0..bytes.len()).any(|at| bytes.get(at..).and_then(batch_length).is_some())
 }
 
 /// The length of the whole batch that `bytes` begin with.
-fn batch_length(bytes: &[u8]) -> Option<usize> {
+pub(super) fn batch_length(bytes: &[u8]) -> Option<usize> {
     let mut rest = Reader(bytes);
     rest.tag(1)?;
     let count = rest.u32()?;

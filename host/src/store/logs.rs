@@ -296,7 +296,7 @@ fn log_prefix(stream: &Name) -> Key {
     Key::new().part(stream.as_str())
 }
 
-fn log_number(key: &[u8]) -> Result<u64, Error> {
+pub(super) fn log_number(key: &[u8]) -> Result<u64, Error> {
     let mut key = KeyReader::new(key);
     key.part()
         .and_then(|_| key.number())
@@ -307,7 +307,7 @@ fn log_number(key: &[u8]) -> Result<u64, Error> {
 const FRONT: usize = 12;
 
 /// A row: when it was appended, the length of its head, its head, its payload, so that the payload is read without a copy.
-fn encode_entry(at: Timestamp, message: &Message) -> Result<Vec<u8>, Error> {
+pub(super) fn encode_entry(at: Timestamp, message: &Message) -> Result<Vec<u8>, Error> {
     let mut row = Vec::with_capacity(FRONT + 2 * message.size());
     row.put_u64(at.0);
     row.put_u32(0);
@@ -321,11 +321,11 @@ fn encode_entry(at: Timestamp, message: &Message) -> Result<Vec<u8>, Error> {
     Ok(row)
 }
 
-fn appended_at(row: &[u8]) -> Timestamp {
+pub(super) fn appended_at(row: &[u8]) -> Timestamp {
     Timestamp(KeyReader::new(row).number().unwrap_or(u64::MAX))
 }
 
-fn decode_entry(row: &Bytes) -> Result<Message, Error> {
+pub(super) fn decode_entry(row: &Bytes) -> Result<Message, Error> {
     let cut = || keys::unreadable("a message in a log is cut short");
     let length = row.get(8..FRONT).and_then(|bytes| bytes.try_into().ok());
     let length = u32::from_be_bytes(length.ok_or_else(cut)?) as usize;

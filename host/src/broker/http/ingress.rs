@@ -17,6 +17,8 @@
 //! | 503 with `Retry-After` | too many requests are under way, or the broker is away |
 
 mod answer;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod intake;
 
 use std::io;

@@ -5,6 +5,8 @@
 //! specification of CloudEvents demands: they would lead a token astray.
 
 mod answer;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 
 use std::error::Error as _;
 use std::num::NonZeroUsize;

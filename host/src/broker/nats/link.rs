@@ -340,7 +340,7 @@ fn is_tls_refusal(error: &async_nats::ConnectError) -> bool {
 }
 
 /// Major and minor version.
-fn parse_version(version: &str) -> Option<(u32, u32)> {
+pub(super) fn parse_version(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
     parts.next().flatten().zip(parts.next().flatten())
 }

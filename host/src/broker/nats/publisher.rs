@@ -244,7 +244,7 @@ async fn read(mut subscriber: Subscriber, prefix: usize, waiting: Arc<Waiting>, 
     }
 }
 
-fn parse(message: &async_nats::Message) -> Answer {
+pub(super) fn parse(message: &async_nats::Message) -> Answer {
     #[derive(Deserialize)]
     struct Confirmation {
         error: Option<Refusal>,

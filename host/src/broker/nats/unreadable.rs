@@ -132,7 +132,7 @@ impl Stored {
 }
 
 /// Whether the client takes a header block: what its parser asks for, no more and no less.
-fn is_readable(block: &[u8]) -> bool {
+pub(super) fn is_readable(block: &[u8]) -> bool {
     if block.is_empty() {
         return true;
     }
@@ -160,7 +160,7 @@ fn is_readable(block: &[u8]) -> bool {
 }
 
 /// The lines of a block, as well as they can be told: what has no colon is a name without value.
-fn headers(block: &[u8]) -> Headers {
+pub(super) fn headers(block: &[u8]) -> Headers {
     let mut headers = Headers::default();
     for line in block.split(|byte| *byte == b'\n').skip(1) {
         let line = line.trim_ascii();

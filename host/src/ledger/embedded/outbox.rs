@@ -231,7 +231,7 @@ fn read(tables: &Tables, begin: u64, from: u64, limit: usize) -> Stored<(Vec<Row
     Ok((found, sheets))
 }
 
-fn read_sheet(mut sheet: &[u8]) -> Stored<Vec<Row>> {
+pub(super) fn read_sheet(mut sheet: &[u8]) -> Stored<Vec<Row>> {
     let mut rows = Vec::new();
     while !sheet.is_empty() {
         let ((id, consumer, output), rest) = store::decode_first(sheet)?;
