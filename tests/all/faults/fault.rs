@@ -185,7 +185,7 @@ impl Fault {
         match self {
             // Events go on meanwhile.
             Self::Latency | Self::Cut => scene.all_done(host).await,
-            Self::Late | Self::Bandwidth => scene.some_done(host, 10).await,
+            Self::Late => scene.some_done(host, 10).await,
             Self::Reset => {
                 for _ in 0..TIMES {
                     scene.some_done(host, 5).await;
