@@ -376,6 +376,27 @@ fn secrets_are_never_shown() {
     }
 }
 
+/// Half of a password was shown if it had a sign in it that ends something in a URL.
+#[test]
+fn a_password_in_a_url_is_not_shown_by_halves() {
+    for url in [
+        "nats://bob:hunter2?x@h",
+        "nats://bob:hunter2#x@h",
+        "http://bob:hunter2?x@h",
+        "ftp://bob:hunter2?x@h",
+        "nats://bob:hunter2,x@h",
+        "nats://bob:1,hunter2@h/path",
+        "http://h/?token=x@hunter2",
+    ] {
+        let text = format!("[ledger]\nurl = \"embedded:d\"\n[broker.main]\nurl = \"{url}\"\n");
+        let problems = parsed(&text, &no_env).unwrap_err().to_string();
+        assert!(!problems.contains("hunter2"), "{problems}");
+    }
+    let text = "[ledger]\nurl = \"embedded:d\"\n[broker.main]\nurl = \"nats://a,ftp://b\"\n";
+    let problems = parsed(text, &no_env).unwrap_err().to_string();
+    assert!(problems.contains("\"ftp://b\" is no NATS server"), "{problems}");
+}
+
 /// A number where text belongs was shown, and it may well be a password.
 #[test]
 fn a_secret_that_is_no_text_is_not_shown() {

@@ -94,7 +94,7 @@ impl Prover<'_, '_> {
     }
 
     fn webhook(&mut self, broker: &file::Broker, text: &str, span: &Span) -> Option<plan::Webhook> {
-        let url = self.url(text, span)?;
+        let url = self.url(text, text, span)?;
         if !url.username().is_empty() || url.password().is_some() {
             self.sheet
                 .error(Code::BadUrl, span, "the url of a webhook has a user in it")
@@ -123,7 +123,9 @@ impl Prover<'_, '_> {
         let mut credentials = Vec::new();
         let mut wants_tls = false;
         for part in text.split(',') {
-            let url = self.nats_url(part.trim(), span)?;
+            // The comma may be one of a password's, and then so may be all that stands before it.
+            let shown = if text.contains('@') { text } else { part.trim() };
+            let url = self.nats_url(part.trim(), shown, span)?;
             wants_tls |= url.scheme() == "tls";
             let port = url.port().unwrap_or(NATS_PORT);
             let host = url.host_str().unwrap_or_default();
@@ -145,28 +147,29 @@ impl Prover<'_, '_> {
         })
     }
 
-    fn nats_url(&mut self, text: &str, span: &Span) -> Option<Url> {
-        let url = self.url(text, span)?;
+    fn nats_url(&mut self, text: &str, shown: &str, span: &Span) -> Option<Url> {
+        let url = self.url(text, shown, span)?;
         let more = !matches!(url.path(), "" | "/") || url.query().is_some();
         let message = match url.scheme() {
             "nats" | "tls" if more => "has more than a host and a port",
             "nats" | "tls" => return Some(url),
             _ => "is no NATS server",
         };
-        let message = format!("\"{}\" {message}", words::redacted(text));
+        let message = format!("\"{}\" {message}", words::redacted(shown));
         self.sheet
             .error(Code::BadUrl, span, message)
             .hint("write nats://HOST:PORT or tls://HOST:PORT, several with commas between");
         None
     }
 
-    fn url(&mut self, text: &str, span: &Span) -> Option<Url> {
+    /// A URL; if it is none, it is shown by what is given to show.
+    fn url(&mut self, text: &str, shown: &str, span: &Span) -> Option<Url> {
         let problem = match Url::parse(text) {
             Ok(url) if url.host_str().is_some_and(|host| !host.is_empty()) => return Some(url),
             Ok(_) => "it names no host".to_owned(),
             Err(error) => error.to_string(),
         };
-        let message = format!("\"{}\" is no url: {problem}", words::redacted(text));
+        let message = format!("\"{}\" is no url: {problem}", words::redacted(shown));
         self.sheet.error(Code::BadUrl, span, message);
         None
     }

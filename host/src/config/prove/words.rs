@@ -170,13 +170,17 @@ pub(super) fn route(text: &str) -> Result<String, String> {
     }
 }
 
-/// A URL without what stands before its `@` and behind its `?`.
+/// A URL without what stands before its `@` and behind its `?`. Where the `@` stands behind the `?`, a password may have been written as it
+/// is, or what is asked for may have an `@` in it: nothing is left but the scheme.
 pub(super) fn redacted(url: &str) -> String {
-    let (url, more) = match url.split_once(['?', '#']) {
-        Some((url, _)) => (url, "?***"),
-        None => (url, ""),
-    };
-    format!("{}{more}", without_user(url))
+    match url.split_once(['?', '#']) {
+        Some((before, after)) if after.contains('@') => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://***"),
+            None => "***".to_owned(),
+        },
+        Some((before, _)) => format!("{}?***", without_user(before)),
+        None => without_user(url),
+    }
 }
 
 fn without_user(url: &str) -> String {
