@@ -30,7 +30,7 @@ pub(super) struct Finding {
 impl Finding {
     /// Adds what to do.
     pub(super) fn hint(&mut self, hint: impl Into<String>) {
-        self.hint = Some(hint.into());
+        self.hint = Some(one_line(&hint.into()));
     }
 }
 

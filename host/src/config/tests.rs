@@ -376,6 +376,15 @@ fn secrets_are_never_shown() {
     }
 }
 
+/// The nearest name was shown as it is, and could write over the lines around it.
+#[test]
+fn a_hint_has_no_terminal_codes() {
+    let text = "[ledger]\nurl = \"embedded:d\"\n[broker.\"ma\\u001bin\"]\nurl = \"embedded:\"\n[stream.s]\nbroker = \"ma\\u001bim\"\n";
+    let problems = parsed(text, &no_env).unwrap_err().to_string();
+    assert!(problems.contains("did you mean \"ma\\u{1b}in\"?"), "{problems}");
+    assert!(!problems.contains('\u{1b}'), "{problems}");
+}
+
 /// Half of a password was shown if it had a sign in it that ends something in a URL.
 #[test]
 fn a_password_in_a_url_is_not_shown_by_halves() {
