@@ -59,14 +59,12 @@ fn set_content_type(attributes: &mut Attributes, headers: &Headers) -> Result<()
     attributes.set("datacontenttype", Value::String(value.to_owned()))
 }
 
-/// Whether binary mode can carry an event: not over HTTP if its data is itself declared a CloudEvent, as `Content-Type` would then
-/// say that the whole message is structured.
+/// Whether binary mode can carry an event. Not over HTTP if its data is itself declared a CloudEvent, as `Content-Type` would then
+/// say that the whole message is structured; nor if its `datacontenttype` has blanks around it, which a header loses, or more than ASCII.
 pub(super) fn can_carry(event: &Event, binding: Binding) -> bool {
-    let declared = event
-        .datacontenttype
-        .as_deref()
-        .and_then(|text| media::declared(text.as_bytes()));
-    binding == Binding::Nats || declared.is_none()
+    let content_type = event.datacontenttype.as_deref().unwrap_or_default().as_bytes();
+    let is_kept = content_type.trim_ascii() == content_type && content_type.is_ascii();
+    binding == Binding::Nats || is_kept && media::declared(content_type).is_none()
 }
 
 /// Writes an event.

@@ -128,6 +128,19 @@ fn structured_over_http() {
     check(&webhook(), &place, ContentMode::Structured, trimmed);
 }
 
+/// The blanks were lost on the way: what came was another event.
+#[test]
+fn a_content_type_that_no_header_keeps_is_not_written_into_one() {
+    let stream = stream(webhook(), Place::Path(template(&["x"])), ContentMode::Binary);
+    for content_type in [" text/plain", "text/plain ", " ", "text/\u{fc}"] {
+        let mut event = Random(fastrand::Rng::with_seed(1)).event();
+        event.datacontenttype = Some(content_type.to_owned());
+        let message = encode(&event, &stream).expect("encodes");
+        let again = decode(&message, Binding::Http, None).expect("it is one");
+        assert_eq!(again, trimmed(event), "{message:?}");
+    }
+}
+
 #[test]
 fn through_both_modes_and_bindings_in_turn() {
     let hops = [
