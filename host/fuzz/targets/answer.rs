@@ -24,14 +24,15 @@ fuzz_target!(|input: &[u8]| {
     );
     assert!(!nats::fuzzing::confirmation(Bytes::copy_from_slice(body)).is_empty());
     let text = String::from_utf8_lossy(body);
-    nats::fuzzing::version(&text);
+    let _ = nats::fuzzing::version(&text);
     reply(&text);
 });
 
 /// A token that the config takes is in nothing that is said of an answer.
 fn receiver(token: &str, body: &[u8]) {
     let is_token = !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || c.is_control());
-    if is_token && token.is_ascii() && token.len() >= 4 {
+    // One of asterisks is no token (RFC 6750, section 2.1), and looks like what stands in its place.
+    if is_token && token.is_ascii() && token.len() >= 4 && !token.contains('*') {
         let said = webhook::fuzzing::described(500, body, token).unwrap();
         is_said_on_a_line(&said);
         // The words around what the receiver says may have it in them.

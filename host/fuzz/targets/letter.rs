@@ -41,7 +41,12 @@ fuzz_target!(|input: &[u8]| {
 fn is_shown(letter: &DeadLetter) {
     let whole = view::DeadLetter::of(letter, &PLAN);
     let json = serde_json::to_string(&whole).unwrap();
-    let read: view::DeadLetter = serde_json::from_str(&json).unwrap();
+    let mut read: view::DeadLetter = serde_json::from_str(&json).unwrap();
+    for (read, whole) in read.attempts.iter_mut().zip(&whole.attempts) {
+        // The reader may miss the last of 16 digits: a microsecond in 200 years.
+        assert!((read.duration_ms - whole.duration_ms).abs() <= whole.duration_ms * 1e-15);
+        read.duration_ms = whole.duration_ms;
+    }
     assert_eq!(read, whole);
     assert_eq!(read.line, view::DeadLetterLine::of(letter));
     for (shown, keeps) in [

@@ -70,6 +70,11 @@ fn accepted(event: &Event) {
     for stream in PLAN.streams.values() {
         comes_back(event, stream);
         if let Ok(message) = codec::encode(event, stream) {
+            let is_printable = |value: &[u8]| value.iter().all(|byte| matches!(byte, b' '..=b'~'));
+            assert!(
+                message.headers.iter().all(|(_, value)| is_printable(value)),
+                "{message:?}"
+            );
             match &stream.broker.kind {
                 BrokerKind::Nats(_) => is_sent(&message),
                 BrokerKind::Webhook(_) => stays_below(&message),
