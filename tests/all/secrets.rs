@@ -295,6 +295,8 @@ async fn no_secret_is_in_anything_that_a_host_says_or_keeps() {
         ),
         ("the log", "the receiver answers 403 Forbidden: authorization: "),
         ("body of /readyz", "127.0.0.1:1"),
+        ("the log", " TRACE async_nats"),
+        ("the log", " TRACE hyper"),
     ] {
         assert!(ear.places(said).contains(&place), "{said}");
     }
