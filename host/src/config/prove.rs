@@ -7,7 +7,7 @@ mod listen;
 mod plugin;
 mod policy;
 mod stream;
-mod words;
+pub(super) mod words;
 
 pub(crate) use self::plugin::locate as locate_plugin;
 

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::interpolate::{self, interpolate};
 use super::nearest::nearest;
 use super::problem::Code;
+use super::prove::words;
 use super::quantity::{self, Period, Periods, Size};
 use super::sheet::{Sheet, Span};
 use crate::plan::Secret;
@@ -375,7 +376,8 @@ impl Written for Location {
         let span = value.span();
         let raw = reader.sheet.raw(&span);
         if let Some(end) = raw.rfind('@') {
-            let start = raw.find("://").map_or(1, |scheme| scheme + 3);
+            let scheme = words::split_scheme(raw.get(1..).unwrap_or_default());
+            let start = scheme.map_or(1, |(scheme, _)| 1 + scheme.len() + 3);
             reader.sheet.conceal(span.start + start..span.start + end);
         }
         if let Some(start) = raw.find(['?', '#']) {

@@ -396,6 +396,8 @@ fn a_password_in_a_url_is_not_shown_by_halves() {
         "nats://bob:hunter2,x@h",
         "nats://bob:1,hunter2@h/path",
         "http://h/?token=x@hunter2",
+        "nats:/)hunter2:hunter2@127.0.0.1,nats://x@y?hunter2",
+        "nats:hunter2@h://x@y",
     ] {
         let text = format!("[ledger]\nurl = \"embedded:d\"\n[broker.main]\nurl = \"{url}\"\n");
         let problems = parsed(&text, &no_env).unwrap_err().to_string();
