@@ -44,7 +44,6 @@ impl Shelf {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             files => files?,
         };
-        let mut removed = false;
         for file in files {
             let file = file?;
             if !buckets
@@ -52,10 +51,10 @@ impl Shelf {
                 .any(|start| file.file_name() == start.to_string().as_str())
             {
                 fs::remove_file(file.path())?;
-                removed = true;
             }
         }
-        if removed { sync_folder(&self.0) } else { Ok(()) }
+        // Also if nothing was there to remove: a start that removed it may have ended before it came to this.
+        sync_folder(&self.0)
     }
 
     /// Writes a bucket's file; whole or not at all.
