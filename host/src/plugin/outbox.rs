@@ -126,11 +126,14 @@ impl Guest {
         let event = self.cause.complete(self.event(draft, &id)).map_err(invalid)?;
         let stream = route(consumer, &event.kind)?;
         let mut message = (shared.encode)(&event, stream).map_err(EmitError::Invalid)?;
-        for (name, value) in self.cause.trace.iter() {
-            message.headers.push(name, value);
-        }
         within(message.size(), consumer.limits.emit_bytes)?;
         self.room.exchange(0, message.size()).map_err(EmitError::Limit)?;
+        // They are the sender's, and no fault of the plugin: they are not counted, and what does not fit is left out.
+        for (name, value) in self.cause.trace.iter() {
+            if message.size() + name.len() + value.len() <= consumer.limits.emit_bytes {
+                message.headers.push(name, value);
+            }
+        }
         self.outputs.push(Output {
             id: id.as_str().into(),
             stream: stream.name.clone(),
