@@ -6,6 +6,7 @@
 
 mod file;
 mod interpolate;
+mod location;
 mod nearest;
 mod problem;
 mod prove;
@@ -13,6 +14,7 @@ mod quantity;
 mod read;
 mod schema;
 mod sheet;
+
 #[cfg(test)]
 mod tests;
 

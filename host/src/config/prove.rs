@@ -7,7 +7,7 @@ mod listen;
 mod plugin;
 mod policy;
 mod stream;
-pub(super) mod words;
+mod words;
 
 pub(crate) use self::plugin::locate as locate_plugin;
 
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{self, File};
+use super::location;
 use super::nearest::nearest;
 use super::problem::Code;
 use super::quantity::{Period, Size, show_period, show_size};
@@ -205,7 +206,7 @@ impl Prover<'_, '_> {
             "redis" | "rediss" | "postgres" | "postgresql" => {
                 (Code::Unsupported, format!("this version has no {scheme}: ledger"))
             }
-            _ => (Code::BadUrl, format!("\"{}\" is no ledger", words::redacted(url))),
+            _ => (Code::BadUrl, format!("\"{}\" is no ledger", location::redacted(url))),
         };
         self.sheet
             .error(code, span, message)

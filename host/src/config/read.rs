@@ -10,9 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::interpolate::{self, interpolate};
+use super::location;
 use super::nearest::nearest;
 use super::problem::Code;
-use super::prove::words;
 use super::quantity::{self, Period, Periods, Size};
 use super::sheet::{Sheet, Span};
 use crate::plan::Secret;
@@ -376,7 +376,7 @@ impl Written for Location {
         let span = value.span();
         let raw = reader.sheet.raw(&span);
         if let Some(end) = raw.rfind('@') {
-            let scheme = words::split_scheme(raw.get(1..).unwrap_or_default());
+            let scheme = location::split_scheme(raw.get(1..).unwrap_or_default());
             let start = scheme.map_or(1, |(scheme, _)| 1 + scheme.len() + 3);
             reader.sheet.conceal(span.start + start..span.start + end);
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{MINUTE, Prover, count, given, span_of, words};
-use crate::config::file;
+use super::{MINUTE, Prover, count, given, span_of};
 use crate::config::problem::Code;
 use crate::config::read::At;
 use crate::config::sheet::Span;
+use crate::config::{file, location};
 use crate::plan::{self, BrokerKind, Name, NatsCredentials, Secret};
 
 const NATS_PORT: u16 = 4222;
@@ -40,7 +40,7 @@ impl Prover<'_, '_> {
         let (code, message) = match scheme {
             "kafka" | "amqp" | "amqps" | "redis" | "rediss" | "sqs" | "eventbridge" | "pubsub" | "postgres"
             | "postgresql" => (Code::Unsupported, format!("this version has no {scheme}: broker")),
-            _ => (Code::BadUrl, format!("\"{}\" is no broker", words::redacted(url))),
+            _ => (Code::BadUrl, format!("\"{}\" is no broker", location::redacted(url))),
         };
         self.sheet
             .error(code, span, message)
@@ -155,7 +155,7 @@ impl Prover<'_, '_> {
             "nats" | "tls" => return Some(url),
             _ => "is no NATS server",
         };
-        let message = format!("\"{}\" {message}", words::redacted(shown));
+        let message = format!("\"{}\" {message}", location::redacted(shown));
         self.sheet
             .error(Code::BadUrl, span, message)
             .hint("write nats://HOST:PORT or tls://HOST:PORT, several with commas between");
@@ -169,7 +169,7 @@ impl Prover<'_, '_> {
             Ok(_) => "it names no host".to_owned(),
             Err(error) => error.to_string(),
         };
-        let message = format!("\"{}\" is no url: {problem}", words::redacted(shown));
+        let message = format!("\"{}\" is no url: {problem}", location::redacted(shown));
         self.sheet.error(Code::BadUrl, span, message);
         None
     }
