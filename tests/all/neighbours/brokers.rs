@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use tidegate_tests::host::{Home, until};
 use tidegate_tests::servers::Nats;
 
-use super::consumer as plugin;
+use super::{consumer as plugin, failed};
 
 /// A server with a stream `in`, `out` and `dead`, and a host's config for them with further lines for the consumer.
 async fn nats(guest: &str, lines: &str) -> (Nats, jetstream::Context, Home) {
@@ -151,5 +151,31 @@ async fn attributes_and_trace_go_through_in_both_directions() {
     ] {
         assert_eq!(header(&out, name), value, "{name}");
     }
+    host.stop().await;
+}
+
+/// A record that was written before success let the redelivery of a failed event pass as a duplicate.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_failed_is_no_duplicate_and_one_that_took_effect_is() {
+    let lines = "grants = { state = true, config = {} }\nretry = { attempts = 9, backoff = \"1ms..10ms\" }";
+    let (_server, context, home) = nats("plain", lines).await;
+    let host = home.start().await;
+    let script = "attempt 3\nadd n 1";
+    publish(&context, "state", "e1", &[], script).await;
+    until("an attempt that failed", async || failed(&host).await >= 1.0).await;
+    host.kill().await;
+    let host = home.start().await;
+    until("its effect", async || {
+        host.deliveries("plain", "committed").await == 1.0
+    })
+    .await;
+    let before = failed(&host).await;
+    // The broker takes the copies: they come without a message id.
+    for _ in 0..3 {
+        publish(&context, "state", "e1", &[], script).await;
+    }
+    until("copies", async || host.deliveries("plain", "duplicate").await >= 3.0).await;
+    assert_eq!(failed(&host).await, before, "a copy ran");
+    assert_eq!(host.deliveries("plain", "committed").await, 1.0);
     host.stop().await;
 }

@@ -5,35 +5,8 @@ use std::time::Duration;
 use tidegate_tests::host::{Home, Host, comes, until};
 use tidegate_tests::sink::Sink;
 
-use super::{consumer, embedded, failed, send};
+use super::{consumer, embedded, send};
 use crate::service::through;
-
-/// A record that was written before success let the redelivery of a failed event pass as a duplicate.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_failed_is_no_duplicate_and_one_that_took_effect_is() {
-    let home = Home::new(&embedded(
-        "plain",
-        "grants = { state = true, config = {} }\nretry = { attempts = 9, backoff = \"1ms..10ms\" }",
-    ));
-    let host = home.start().await;
-    send(&host, "state", 0..1, "attempt 3\nadd n 1").await;
-    until("an attempt that failed", async || failed(&host).await >= 1.0).await;
-    host.kill().await;
-    let host = home.start().await;
-    until("its effect", async || {
-        host.deliveries("plain", "committed").await == 1.0
-    })
-    .await;
-    for copy in 1..=3 {
-        send(&host, "state", 0..1, "attempt 3\nadd n 1").await;
-        send(&host, "state", copy..copy + 1, "add n 1").await;
-    }
-    until("the others", async || {
-        host.deliveries("plain", "committed").await == 4.0
-    })
-    .await;
-    host.stop().await;
-}
 
 /// One key that kept failing blocked all others, or its retry let later events of the key pass.
 #[tokio::test(flavor = "multi_thread")]
