@@ -9,11 +9,11 @@
 use std::time::Duration;
 
 use tidegate::event::key::LaneKey;
-use tidegate::event::{Event, Extension, Value};
+use tidegate::event::{Event, Extension, Headers, Value};
 use tidegate::outcome::{Class, Outcome};
 use tidegate::plugin::{Attempted, Handler};
 use tidegate_tests::guests::build;
-use tidegate_tests::plugins::{State, call, consumer, event, failure, record, try_load};
+use tidegate_tests::plugins::{State, call, call_with_headers, consumer, event, failure, record, try_load};
 
 /// The only output's header lines and data.
 fn said(attempted: &Attempted) -> (Vec<String>, String) {
@@ -51,6 +51,24 @@ async fn an_output_has_what_the_host_knows_of_it() {
     has("traceparent=00-ab-cd-01");
     assert_eq!(lines.iter().filter(|line| line.starts_with("traceparent")).count(), 1);
     assert!(lines.iter().any(|line| line.starts_with("time=20")), "{lines:?}");
+}
+
+/// A sender's long headers once made each output too large, and a dead letter of an event that nobody was to blame for.
+#[tokio::test]
+async fn trace_headers_go_on_as_far_as_there_is_room_and_are_no_fault_of_the_plugin() {
+    let mut consumer = consumer(build("plain"));
+    consumer.limits.emit_bytes = 2_048;
+    consumer.limits.effect_bytes = 2_048;
+    let plugin = try_load(consumer).await.unwrap();
+    let mut headers = Headers::default();
+    headers.push("tracestate", "a=1");
+    headers.push("baggage", "x".repeat(4_096));
+    let (state, time) = (State::default(), Duration::from_secs(2));
+    let done = call_with_headers(&plugin, &event("echo", "größe"), &headers, &state, time).await;
+    assert_eq!(done.outcome, Outcome::Succeeded);
+    let (lines, _) = said(&done);
+    assert!(lines.contains(&"tracestate=a=1".to_owned()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.starts_with("baggage")), "{lines:?}");
 }
 
 #[tokio::test]

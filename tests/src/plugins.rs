@@ -200,10 +200,21 @@ pub fn event(kind: &str, data: &str) -> Event {
 
 /// Calls a plugin once, within `time`, over committed state.
 pub async fn call_within(plugin: &impl Handler, event: &Event, state: &dyn StateReader, time: Duration) -> Attempted {
+    call_with_headers(plugin, event, &Headers::default(), state, time).await
+}
+
+/// The same for an event that came with these headers.
+pub async fn call_with_headers(
+    plugin: &impl Handler,
+    event: &Event,
+    headers: &Headers,
+    state: &dyn StateReader,
+    time: Duration,
+) -> Attempted {
     plugin
         .attempt(Call {
             event,
-            headers: &Headers::default(),
+            headers,
             attempt: 1,
             deadline: Clock::system().now() + time,
             lane: &LaneKey(Arc::from(&b"s1"[..])),
